@@ -1,0 +1,87 @@
+import type { KindName } from "../domain/kinds/kind.ts";
+import type { PriceLine } from "../domain/pricing.ts";
+import type { Db } from "./client.ts";
+
+/** A validated, priced request, ready to be charged. */
+export interface AcceptRequest {
+  /** UUIDv7, made by the caller; becomes the job's id if the request is accepted. */
+  readonly id: string;
+  readonly appId: string;
+  readonly userId: string;
+  readonly kind: KindName;
+  readonly model: string;
+  readonly input: unknown;
+  readonly files: Readonly<Record<string, string>>;
+  readonly metadata: Readonly<Record<string, unknown>>;
+  readonly variants: number;
+  readonly minSuccess: number;
+  readonly maxAttempts: number;
+  readonly maxRebuys: number;
+  readonly credits: number;
+  readonly priceLines: readonly PriceLine[];
+  readonly idempotencyKey: string;
+  /** SHA-256 of the canonical request, 64 hex digits. */
+  readonly fingerprint: string;
+  readonly deadlineAt: Date;
+}
+
+export interface AcceptAnswer {
+  readonly outcome: "accepted" | "replayed" | "key_reused" | "insufficient_credits";
+  /** Of the new job, or of the one that the key already stands for. */
+  readonly jobId: string | null;
+  /** What the user can spend after this: the balance and what is left of today's allowance. */
+  readonly available: number;
+}
+
+/** When the sweep wakes an accepted job unless the accepting process already did. */
+const SWEEP_AFTER_MS = 3_000;
+
+/**
+ * One statement, one commit, an answer for each request in their order. Throws as a whole only when the database
+ * does, and then nothing of it was written; the caller may try the same requests again, one by one.
+ */
+export async function acceptJobs(db: Db, requests: readonly AcceptRequest[]): Promise<AcceptAnswer[]> {
+  const dueAt = new Date(Date.now() + SWEEP_AFTER_MS);
+  const rows = JSON.stringify(
+    requests.map((request, ord) => ({
+      ord,
+      id: request.id,
+      app_id: request.appId,
+      user_id: request.userId,
+      kind: request.kind,
+      model: request.model,
+      input: request.input,
+      files: request.files,
+      metadata: request.metadata,
+      variants: request.variants,
+      min_success: request.minSuccess,
+      max_attempts: request.maxAttempts,
+      max_rebuys: request.maxRebuys,
+      credits: request.credits,
+      price_lines: request.priceLines,
+      idempotency_key: request.idempotencyKey,
+      fingerprint: request.fingerprint,
+      deadline_at: request.deadlineAt,
+      due_at: dueAt,
+    })),
+  );
+  const answers =
+    await db.$client`select ord, outcome, job_id, balance + allowance as available from accept_jobs(${rows}::text::jsonb)`;
+  const byOrd = new Map(answers.map((row) => [Number(row["ord"]), row]));
+  return requests.map((_, ord) => {
+    const row = byOrd.get(ord);
+    if (!row) throw new Error(`accept_jobs gave no answer to request ${ord} of ${requests.length}`);
+    return { outcome: row["outcome"], jobId: row["job_id"], available: Number(row["available"]) };
+  });
+}
+
+/** What a key already stands for, so that a replay need not prepare its files again. */
+export async function findByKey(
+  db: Db,
+  appId: string,
+  key: string,
+): Promise<{ jobId: string; fingerprint: string } | null> {
+  const [row] = await db.$client`
+    select id, encode(fingerprint, 'hex') as fingerprint from jobs where app_id = ${appId} and idempotency_key = ${key}`;
+  return row ? { jobId: row["id"], fingerprint: row["fingerprint"] } : null;
+}

@@ -1,0 +1,278 @@
+import { asc, eq, sql } from "drizzle-orm";
+import { failure } from "../domain/failure.ts";
+import { dueAt, type Event, isEnded, type Job, next, type Run } from "../domain/job.ts";
+import type { KindName } from "../domain/kinds/kind.ts";
+import { settlement } from "../domain/pricing.ts";
+import type { Db, Queryable } from "./client.ts";
+import { assets, jobEvents, jobs, runs } from "./schema.ts";
+
+/** A job as its row says, with what surrounds its lifecycle. */
+export interface JobRecord {
+  readonly job: Job;
+  readonly appId: string;
+  readonly userId: string;
+  readonly kind: KindName;
+  readonly model: string;
+  readonly input: unknown;
+  /** Input field → asset id. */
+  readonly files: Readonly<Record<string, string>>;
+  readonly credits: number;
+  readonly version: number;
+  readonly epoch: number;
+  /** The database's clock when the record was read: what is due is judged by it, on every host alike. */
+  readonly now: Date;
+  /** This process's monotonic clock at that moment, milliseconds. */
+  readonly readAt: number;
+}
+
+/** The database's clock now, as told by a record that was read a while ago. */
+export function timeBy({ now, readAt }: Pick<JobRecord, "now" | "readAt">): Date {
+  return new Date(now.getTime() + performance.now() - readAt);
+}
+
+export interface Applied extends JobRecord {
+  /** False: the events taught nothing new, and nothing was written. */
+  readonly changed: boolean;
+}
+
+export type NewAsset = typeof assets.$inferInsert;
+
+export interface ApplyOptions {
+  /** For decisions (not facts): the caller must still hold this lease. */
+  readonly epoch?: number;
+  /** When a run that is now out is to be looked at first. */
+  readonly lookAt?: Date;
+  /** Written together with the events, if these changed anything. */
+  readonly assets?: readonly NewAsset[];
+}
+
+/** The caller's lease has passed to another worker; it must stop, and nothing was written. */
+export class LeaseLost extends Error {
+  override readonly name = "LeaseLost";
+}
+
+/** How long a worker may be silent before another takes its job over. Renewed every 3 s. */
+export const LEASE_SECONDS = 10;
+
+/**
+ * The wake of something that is due at once is left to whoever made it due; the sweep steps in after this. Entries
+ * that already wait in the queue make the repetition a no-op.
+ */
+const SWEEP_GRACE_MS = 5_000;
+
+/** A run that is out is looked at after this unless the caller says otherwise. */
+const FIRST_LOOK_MS = 1_000;
+
+export async function loadJob(db: Queryable, jobId: string, lock = false): Promise<JobRecord | null> {
+  const query = db
+    .select({ row: jobs, now: sql<number>`(extract(epoch from clock_timestamp()) * 1000)::float8` })
+    .from(jobs)
+    .where(eq(jobs.id, jobId));
+  const [found] = await (lock ? query.for("update") : query);
+  if (!found) return null;
+  const runRows = await db
+    .select()
+    .from(runs)
+    .where(eq(runs.jobId, jobId))
+    .orderBy(asc(runs.variant), asc(runs.attempt));
+  return toRecord(found.row, runRows, new Date(found.now));
+}
+
+/**
+ * Applies what was learned: one transaction that locks the job, asks `next`, writes what changed with the events that
+ * changed it, and settles the job if it ended. Applying the same events again changes nothing.
+ */
+export async function apply(
+  db: Db,
+  jobId: string,
+  events: readonly Event[],
+  options: ApplyOptions = {},
+): Promise<Applied> {
+  return db.transaction(async (tx) => {
+    const before = await loadJob(tx, jobId, true);
+    if (!before) throw new Error(`there is no job ${jobId}`);
+    if (options.epoch !== undefined && options.epoch !== before.epoch)
+      throw new LeaseLost(`the lease on job ${jobId} has passed on`);
+
+    let job = before.job;
+    let version = before.version;
+    for (const event of events) {
+      const after = next(job, event);
+      if (after === job) continue;
+      job = after;
+      version += 1;
+      await tx.insert(jobEvents).values({ jobId, version, ...toEventRow(event) });
+    }
+    if (job === before.job) return { ...before, changed: false };
+
+    for (const run of job.runs) {
+      const old = before.job.runs.find((each) => each.id === run.id);
+      if (old !== run)
+        await writeRun(tx, jobId, run, old, options.lookAt ?? new Date(before.now.getTime() + FIRST_LOOK_MS));
+    }
+    await writeJob(tx, job, version, before.now);
+    if (options.assets?.length)
+      await tx
+        .insert(assets)
+        .values([...options.assets])
+        .onConflictDoNothing();
+    if (isEnded(job)) await tx.execute(sql`select settle_job(${jobId}, ${settlement(job, before.credits).kept})`);
+    return { ...before, job, version, changed: true };
+  });
+}
+
+/** Takes the right to act on a job: null when it has ended or another worker has it. */
+export async function claim(db: Db, jobId: string): Promise<JobRecord | null> {
+  const claimed = await db.execute(sql`
+    update jobs set epoch = epoch + 1, lease_until = now() + make_interval(secs => ${LEASE_SECONDS})
+    where id = ${jobId} and status in ('pending', 'processing') and (lease_until is null or lease_until < now())
+    returning id`);
+  return claimed.length > 0 ? loadJob(db, jobId) : null;
+}
+
+/** Prolongs leases; returns the ids of those that are still ours. */
+export async function renew(db: Db, leases: readonly { jobId: string; epoch: number }[]): Promise<Set<string>> {
+  const held = JSON.stringify(leases.map(({ jobId, epoch }) => ({ id: jobId, epoch })));
+  const renewed = await db.execute<{ id: string }>(sql`
+    update jobs set lease_until = now() + make_interval(secs => ${LEASE_SECONDS})
+    from jsonb_to_recordset(${held}::text::jsonb) as held(id uuid, epoch int)
+    where jobs.id = held.id and jobs.epoch = held.epoch and lease_until is not null
+    returning jobs.id`);
+  return new Set(renewed.map((row) => row.id));
+}
+
+/**
+ * Gives the right back, if nothing was learned since `version`: false means that there is news to act on first, or
+ * that the lease is gone.
+ */
+export async function release(db: Db, jobId: string, held: Pick<JobRecord, "epoch" | "version">): Promise<boolean> {
+  const released = await db.execute(sql`
+    update jobs set lease_until = null
+    where id = ${jobId} and epoch = ${held.epoch} and version = ${held.version} returning id`);
+  return released.length > 0;
+}
+
+/** Gives the right back with work left undone: the sweep wakes the job after `retryInMs`. */
+export async function giveUp(db: Db, jobId: string, epoch: number, retryInMs: number): Promise<void> {
+  await db.execute(sql`
+    update jobs set lease_until = null, due_at = now() + make_interval(secs => ${retryInMs} / 1000.0)
+    where id = ${jobId} and epoch = ${epoch} and status in ('pending', 'processing')`);
+}
+
+/**
+ * The jobs that something is due for and nobody works on, at most `limit`, each claimed for 10 s so that several
+ * sweeps do not wake the same ones. One statement: what is read here is never acted on without being written.
+ */
+export async function claimDue(db: Db, limit: number): Promise<{ id: string; kind: KindName; epoch: number }[]> {
+  const rows = await db.execute<{ id: string; kind: KindName; epoch: number }>(sql`
+    update jobs set due_at = now() + interval '10 seconds'
+    where id in (
+      select id from jobs
+      where status in ('pending', 'processing') and due_at <= now() and (lease_until is null or lease_until < now())
+      order by due_at limit ${limit} for update skip locked)
+    returning id, kind, epoch`);
+  return [...rows];
+}
+
+async function writeJob(tx: Queryable, job: Job, version: number, now: Date): Promise<void> {
+  const due = dueAt(job);
+  const later = new Date(now.getTime() + SWEEP_GRACE_MS);
+  await tx
+    .update(jobs)
+    .set({
+      status: job.status,
+      version,
+      dueAt: due && due <= now ? later : due,
+      cancelRequestedAt: job.cancelRequestedAt,
+      expiredAt: job.expiredAt,
+      startedAt: job.startedAt,
+      endedAt: job.endedAt,
+      failureCode: job.failure?.code ?? null,
+      failureDetail: job.failure?.detail ?? null,
+    })
+    .where(eq(jobs.id, job.id));
+}
+
+async function writeRun(tx: Queryable, jobId: string, run: Run, old: Run | undefined, lookAt: Date): Promise<void> {
+  const out = run.status === "running" || run.status === "unknown";
+  const columns = {
+    status: run.status,
+    providerRunId: run.providerRunId,
+    sendBefore: run.sendBefore,
+    sentAt: run.sentAt,
+    expiresAt: run.expiresAt,
+    notBefore: run.notBefore,
+    outputs: [...run.outputs],
+    storeAttempts: run.storeAttempts,
+    failureCode: run.failure?.code ?? null,
+    failureDetail: run.failure?.detail ?? null,
+    cancelSentAt: run.cancelSentAt,
+    endedAt: run.endedAt,
+    seconds: run.seconds,
+    costMicroUsd: run.costMicroUsd,
+    ...(old?.status === run.status ? {} : { nextLookAt: out ? lookAt : null }),
+  };
+  if (old) await tx.update(runs).set(columns).where(eq(runs.id, run.id));
+  else
+    await tx.insert(runs).values({
+      ...columns,
+      id: run.id,
+      jobId,
+      variant: run.variant,
+      attempt: run.attempt,
+      provider: run.provider,
+      model: run.model,
+      version: run.version,
+      input: run.input,
+    });
+}
+
+/** What the explanation keeps of an event; the run's row has the rest. */
+function toEventRow(event: Event): { type: string; runId: string | null; detail: Record<string, unknown>; at: Date } {
+  const { type, at, ...rest } = event;
+  const detail: Record<string, unknown> = { ...rest };
+  if (event.type === "intended") {
+    const { provider, model, version, variant } = event.run;
+    return { type, at, runId: event.run.id, detail: { variant, provider, model, version } };
+  }
+  delete detail["runId"];
+  return { type, at, runId: "runId" in event ? event.runId : null, detail };
+}
+
+export function toRecord(
+  row: typeof jobs.$inferSelect,
+  runRows: readonly (typeof runs.$inferSelect)[],
+  now: Date,
+): JobRecord {
+  const job: Job = {
+    id: row.id,
+    status: row.status,
+    variants: row.variants,
+    minSuccess: row.minSuccess,
+    maxAttempts: row.maxAttempts,
+    maxRebuys: row.maxRebuys,
+    deadlineAt: row.deadlineAt,
+    cancelRequestedAt: row.cancelRequestedAt,
+    expiredAt: row.expiredAt,
+    runs: runRows.map(toRun),
+    failure: row.failureCode ? failure(row.failureCode, row.failureDetail ?? "") : null,
+    startedAt: row.startedAt,
+    endedAt: row.endedAt,
+  };
+  const { appId, userId, kind, model, input, files, credits, version, epoch } = row;
+  return { job, appId, userId, kind, model, input, files, credits, version, epoch, now, readAt: performance.now() };
+}
+
+function toRun(row: typeof runs.$inferSelect): Run {
+  const {
+    failureCode,
+    failureDetail,
+    jobId: _,
+    createdAt: __,
+    nextLookAt: ___,
+    looks: ____,
+    progress: _____,
+    ...same
+  } = row;
+  return { ...same, failure: failureCode ? failure(failureCode, failureDetail ?? "") : null };
+}

@@ -1,0 +1,126 @@
+import { sql } from "drizzle-orm";
+import type { Db } from "./client.ts";
+
+/** A run that is out at a provider and is to be asked about now. */
+export interface DueLook {
+  readonly runId: string;
+  readonly jobId: string;
+  readonly status: "submitting" | "unknown" | "running";
+  readonly provider: string;
+  readonly model: string;
+  readonly version: string | null;
+  readonly input: Readonly<Record<string, unknown>>;
+  readonly providerRunId: string | null;
+  readonly sentAt: Date;
+  readonly expiresAt: Date;
+  /** How often it was looked at before. */
+  readonly looks: number;
+  /** The database's clock when it was claimed, and this process's monotonic clock at that moment; see `timeBy`. */
+  readonly now: Date;
+  readonly readAt: number;
+}
+
+/**
+ * Claims due looks in one statement, so that no two watches ask about the same run. A claim lapses after 30 s: twice
+ * what a look can take, so that the looks of a dead worker are taken up again.
+ */
+export async function claimLooks(db: Db, limit: number): Promise<DueLook[]> {
+  const rows = await db.execute<Record<string, unknown>>(sql`
+    update runs set next_look_at = now() + interval '30 seconds'
+    where id in (
+      select id from runs where next_look_at <= now() order by next_look_at limit ${limit} for update skip locked)
+    returning id, job_id, status, provider, model, version, input, provider_run_id, looks,
+      (extract(epoch from coalesce(sent_at, created_at)) * 1000)::float8 as sent,
+      (extract(epoch from expires_at) * 1000)::float8 as expires,
+      (extract(epoch from now()) * 1000)::float8 as now`);
+  return rows.map((row) => ({
+    runId: row["id"] as string,
+    jobId: row["job_id"] as string,
+    status: row["status"] as DueLook["status"],
+    provider: row["provider"] as string,
+    model: row["model"] as string,
+    version: row["version"] as string | null,
+    input: row["input"] as Record<string, unknown>,
+    providerRunId: row["provider_run_id"] as string | null,
+    looks: row["looks"] as number,
+    sentAt: new Date(row["sent"] as number),
+    expiresAt: new Date(row["expires"] as number),
+    now: new Date(row["now"] as number),
+    readAt: performance.now(),
+  }));
+}
+
+export interface Looked {
+  readonly runId: string;
+  /** Milliseconds from now until the next look. */
+  readonly nextInMs: number;
+  readonly progress: number | null;
+  /** False when the provider gave no usable answer: the look does not count, and progress stays. */
+  readonly answered: boolean;
+}
+
+/**
+ * Notes what the looks that changed nothing have shown, many in one statement. A look that was brought forward by a
+ * webhook in the meantime stays brought forward.
+ */
+export async function noteLooks(db: Db, looked: readonly Looked[]): Promise<void> {
+  if (looked.length === 0) return;
+  const rows = JSON.stringify(
+    looked.map((each) => ({ id: each.runId, next: each.nextInMs, progress: each.progress, answered: each.answered })),
+  );
+  await db.execute(sql`
+    update runs set
+      looks = looks + case when seen.answered then 1 else 0 end,
+      progress = coalesce(greatest(seen.progress, runs.progress), runs.progress),
+      next_look_at = case when next_look_at <= now() then next_look_at else now() + make_interval(secs => seen.next / 1000.0) end
+    from jsonb_to_recordset(${rows}::text::jsonb) as seen(id uuid, next float8, progress real, answered boolean)
+    where runs.id = seen.id and runs.next_look_at is not null and runs.status in ('submitting', 'unknown', 'running')`);
+}
+
+export interface InboxEntry {
+  readonly provider: string;
+  readonly deliveryId: string;
+  readonly runId: string;
+  readonly providerRunId: string;
+  readonly status: string;
+}
+
+/**
+ * Notes a webhook and brings the look at its run forward to now; what it says about the run is asked for, not
+ * believed. Its id is kept if the run has none yet: so an answer that was lost on its way back is found again.
+ * A repeated delivery changes nothing. False: there is no such run.
+ */
+export async function noteWebhook(db: Db, entry: InboxEntry): Promise<boolean> {
+  return db.transaction(async (tx) => {
+    // The job's lock is the one under which runs are written: what is noted here is not overwritten by older knowledge.
+    const known = await tx.execute(sql`
+      select 1 from runs join jobs on jobs.id = runs.job_id
+      where runs.id = ${entry.runId} and runs.provider = ${entry.provider} for update of jobs`);
+    if (known.length === 0) return false;
+    const fresh = await tx.execute(sql`
+      insert into webhook_inbox (provider, delivery_id, run_id, provider_run_id, status)
+      values (${entry.provider}, ${entry.deliveryId}, ${entry.runId}, ${entry.providerRunId}, ${entry.status})
+      on conflict (provider, delivery_id) do nothing returning id`);
+    if (fresh.length === 0) return true;
+    await tx.execute(sql`
+      update runs set next_look_at = now(), provider_run_id = coalesce(provider_run_id, ${entry.providerRunId})
+      where id = ${entry.runId} and status in ('submitting', 'unknown', 'running')
+        and (provider_run_id = ${entry.providerRunId} or (provider_run_id is null and not exists (
+          select 1 from runs other where other.provider = ${entry.provider} and other.provider_run_id = ${entry.providerRunId})))`);
+    return true;
+  });
+}
+
+/** Brings the looks at a job's runs forward to now. Returns how many runs are out. */
+export async function lookNow(db: Db, jobId: string): Promise<number> {
+  const rows = await db.execute(sql`
+    update runs set next_look_at = now() where job_id = ${jobId} and next_look_at is not null returning id`);
+  return rows.length;
+}
+
+/** The run that a provider knows under this id; null when it is none of ours. */
+export async function findRunByProviderId(db: Db, provider: string, providerRunId: string): Promise<string | null> {
+  const [row] = await db.execute<{ id: string }>(sql`
+    select id from runs where provider = ${provider} and provider_run_id = ${providerRunId}`);
+  return row?.id ?? null;
+}

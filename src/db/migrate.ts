@@ -1,0 +1,84 @@
+import { createHash } from "node:crypto";
+import { readdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import postgres from "postgres";
+import type { App } from "../domain/app.ts";
+
+/** Any number: the same for every process that migrates this database, so that they take turns. */
+const LOCK = 7_014_021;
+
+/**
+ * Brings the database up to date: runs the files of `migrations/` that it has not seen, each in a transaction of its
+ * own, in the order of their names. Returns the names of those that ran. Repeating is harmless; two at once take turns.
+ * A file that was changed after it ran is refused: migrations are only ever added to.
+ */
+export async function migrate(databaseUrl: string): Promise<string[]> {
+  const sql = postgres(databaseUrl, { max: 1, onnotice: () => {}, connect_timeout: 10 });
+  try {
+    await sql`select pg_advisory_lock(${LOCK})`;
+    await sql`create table if not exists schema_migrations (
+      name text primary key, sha256 text not null, applied_at timestamptz not null default now())`;
+    const applied = new Map(
+      (await sql`select name, sha256 from schema_migrations`).map((row) => [row["name"], row["sha256"]]),
+    );
+    const ran: string[] = [];
+    for (const { name, text, sha256 } of await migrations()) {
+      const known = applied.get(name);
+      if (known === sha256) continue;
+      if (known)
+        throw new Error(`migrations/${name} was changed after it was applied. Restore it and add a new file instead.`);
+      await sql.begin(async (tx) => {
+        await tx.unsafe(text);
+        await tx`insert into schema_migrations (name, sha256) values (${name}, ${sha256})`;
+      });
+      ran.push(name);
+    }
+    return ran;
+  } finally {
+    await sql.end({ timeout: 5 });
+  }
+}
+
+/** Which files of `migrations/` the database has not seen yet; empty when it is up to date. */
+export async function pendingMigrations(sql: postgres.Sql): Promise<string[]> {
+  const [found] = await sql`select to_regclass('schema_migrations') is not null as there`;
+  const applied = found?.["there"] ? await sql`select name from schema_migrations` : [];
+  const names = new Set(applied.map((row) => row["name"]));
+  return (await migrations()).map((each) => each.name).filter((name) => !names.has(name));
+}
+
+/** Writes what the database needs of the apps' definitions. An app that is no longer defined keeps its row: it has money. */
+export async function saveApps(databaseUrl: string, apps: readonly App[]): Promise<void> {
+  const sql = postgres(databaseUrl, { max: 1, onnotice: () => {}, connect_timeout: 10 });
+  try {
+    for (const app of apps)
+      await sql`insert into apps (id, name, signup_grant, daily_allowance)
+        values (${app.id}, ${app.name}, ${app.signupGrant}, ${app.dailyAllowance})
+        on conflict (id) do update set name = excluded.name, signup_grant = excluded.signup_grant,
+          daily_allowance = excluded.daily_allowance, updated_at = now()`;
+  } finally {
+    await sql.end({ timeout: 5 });
+  }
+}
+
+async function migrations(): Promise<{ name: string; text: string; sha256: string }[]> {
+  const folder = await migrationsFolder();
+  const names = (await readdir(folder)).filter((name) => /^\d{4}_[a-z0-9_]+\.sql$/.test(name)).sort();
+  if (names.length === 0) throw new Error(`no migrations in ${folder}`);
+  return Promise.all(
+    names.map(async (name) => {
+      const text = await readFile(join(folder, name), "utf8");
+      return { name, text, sha256: createHash("sha256").update(text).digest("hex") };
+    }),
+  );
+}
+
+/** Beside `src/` when run from source, one level further up when built into `dist/`. */
+async function migrationsFolder(): Promise<string> {
+  for (const candidate of ["../../migrations", "../../../migrations"]) {
+    const folder = fileURLToPath(new URL(candidate, import.meta.url));
+    if ((await readdir(folder).catch(() => [])).length > 0) return folder;
+  }
+  throw new Error("the folder migrations/ is missing beside src/ or dist/");
+}

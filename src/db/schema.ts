@@ -1,0 +1,173 @@
+import { sql } from "drizzle-orm";
+import {
+  bigint,
+  customType,
+  integer,
+  jsonb,
+  pgTable,
+  primaryKey,
+  real,
+  text,
+  timestamp,
+  uuid,
+} from "drizzle-orm/pg-core";
+import type { FailureCode } from "../domain/failure.ts";
+import type { JobStatus, RunStatus } from "../domain/job.ts";
+import type { KindName } from "../domain/kinds/kind.ts";
+import type { PriceLine } from "../domain/pricing.ts";
+
+/**
+ * The tables as TypeScript sees them. `migrations/` is the definition, with the reasons; test/db-schema.test.ts
+ * compares the two.
+ */
+const time = (name: string) => timestamp(name, { withTimezone: true, mode: "date" });
+const bytes = customType<{ data: Buffer; driverData: Buffer }>({ dataType: () => "bytea" });
+const json = <T>(name: string) => jsonb(name).$type<T>().notNull();
+
+export const apiKeys = pgTable("api_keys", {
+  id: text().primaryKey(),
+  appId: text("app_id").notNull(),
+  name: text().notNull(),
+  secretHash: bytes("secret_hash").notNull(),
+  createdAt: time("created_at").notNull().defaultNow(),
+  expiresAt: time("expires_at"),
+  revokedAt: time("revoked_at"),
+});
+
+export const accounts = pgTable(
+  "accounts",
+  {
+    appId: text("app_id").notNull(),
+    userId: text("user_id").notNull(),
+    balance: bigint({ mode: "number" }).notNull().default(0),
+    allowance: bigint({ mode: "number" }).notNull().default(0),
+    allowanceOn: text("allowance_on"),
+    entries: bigint({ mode: "number" }).notNull().default(0),
+    createdAt: time("created_at").notNull().defaultNow(),
+  },
+  (table) => [primaryKey({ columns: [table.appId, table.userId] })],
+);
+
+export const creditLedger = pgTable("credit_ledger", {
+  id: bigint({ mode: "number" }).primaryKey().generatedAlwaysAsIdentity(),
+  appId: text("app_id").notNull(),
+  userId: text("user_id").notNull(),
+  seq: bigint({ mode: "number" }).notNull(),
+  type: text().$type<"grant" | "charge" | "refund" | "adjustment" | "expiry">().notNull(),
+  bucket: text().$type<"balance" | "allowance">().notNull(),
+  amount: bigint({ mode: "number" }).notNull(),
+  balanceAfter: bigint("balance_after", { mode: "number" }).notNull(),
+  jobId: uuid("job_id"),
+  key: text(),
+  description: text().notNull(),
+  metadata: json<Record<string, unknown>>("metadata").default({}),
+  createdAt: time("created_at").notNull().defaultNow(),
+});
+
+export const jobs = pgTable("jobs", {
+  id: uuid().primaryKey(),
+  appId: text("app_id").notNull(),
+  userId: text("user_id").notNull(),
+  kind: text().$type<KindName>().notNull(),
+  model: text().notNull(),
+  status: text().$type<JobStatus>().notNull().default("pending"),
+  input: json<unknown>("input"),
+  files: json<Record<string, string>>("files").default({}),
+  metadata: json<Record<string, unknown>>("metadata").default({}),
+  variants: integer().notNull(),
+  minSuccess: integer("min_success").notNull(),
+  maxAttempts: integer("max_attempts").notNull(),
+  maxRebuys: integer("max_rebuys").notNull(),
+  credits: bigint({ mode: "number" }).notNull(),
+  priceLines: json<PriceLine[]>("price_lines"),
+  idempotencyKey: text("idempotency_key").notNull(),
+  fingerprint: bytes().notNull(),
+  failureCode: text("failure_code").$type<FailureCode>(),
+  failureDetail: text("failure_detail"),
+  deadlineAt: time("deadline_at").notNull(),
+  cancelRequestedAt: time("cancel_requested_at"),
+  expiredAt: time("expired_at"),
+  version: integer().notNull().default(0),
+  epoch: integer().notNull().default(0),
+  leaseUntil: time("lease_until"),
+  dueAt: time("due_at"),
+  createdAt: time("created_at").notNull().defaultNow(),
+  startedAt: time("started_at"),
+  endedAt: time("ended_at"),
+});
+
+export const runs = pgTable("runs", {
+  id: uuid().primaryKey(),
+  jobId: uuid("job_id").notNull(),
+  variant: integer().notNull(),
+  attempt: integer().notNull(),
+  status: text().$type<RunStatus>().notNull(),
+  provider: text().notNull(),
+  model: text().notNull(),
+  version: text(),
+  input: json<Record<string, unknown>>("input"),
+  providerRunId: text("provider_run_id"),
+  sendBefore: time("send_before"),
+  sentAt: time("sent_at"),
+  expiresAt: time("expires_at").notNull(),
+  notBefore: time("not_before"),
+  outputs: json<string[]>("outputs").default([]),
+  storeAttempts: integer("store_attempts").notNull().default(0),
+  failureCode: text("failure_code").$type<FailureCode>(),
+  failureDetail: text("failure_detail"),
+  cancelSentAt: time("cancel_sent_at"),
+  createdAt: time("created_at").notNull().defaultNow(),
+  endedAt: time("ended_at"),
+  nextLookAt: time("next_look_at"),
+  looks: integer().notNull().default(0),
+  progress: real(),
+  seconds: real(),
+  costMicroUsd: bigint("cost_micro_usd", { mode: "number" }),
+});
+
+export const assets = pgTable("assets", {
+  id: uuid().primaryKey(),
+  appId: text("app_id").notNull(),
+  role: text().$type<"input" | "output" | "thumbnail">().notNull(),
+  jobId: uuid("job_id"),
+  runId: uuid("run_id"),
+  position: integer().notNull().default(0),
+  storageKey: text("storage_key").notNull(),
+  sha256: bytes().notNull(),
+  bytes: bigint({ mode: "number" }).notNull(),
+  contentType: text("content_type").notNull(),
+  width: integer().notNull(),
+  height: integer().notNull(),
+  createdAt: time("created_at").notNull().defaultNow(),
+});
+
+export const settlements = pgTable("settlements", {
+  jobId: uuid("job_id").primaryKey(),
+  charged: bigint({ mode: "number" }).notNull(),
+  kept: bigint({ mode: "number" }).notNull(),
+  refunded: bigint({ mode: "number" }).notNull(),
+  createdAt: time("created_at").notNull().defaultNow(),
+});
+
+export const jobEvents = pgTable(
+  "job_events",
+  {
+    jobId: uuid("job_id").notNull(),
+    version: integer().notNull(),
+    type: text().notNull(),
+    runId: uuid("run_id"),
+    detail: json<Record<string, unknown>>("detail").default(sql`'{}'`),
+    at: time("at").notNull(),
+  },
+  (table) => [primaryKey({ columns: [table.jobId, table.version] })],
+);
+
+export const webhookInbox = pgTable("webhook_inbox", {
+  id: bigint({ mode: "number" }).primaryKey().generatedAlwaysAsIdentity(),
+  provider: text().notNull(),
+  deliveryId: text("delivery_id").notNull(),
+  runId: uuid("run_id"),
+  providerRunId: text("provider_run_id").notNull(),
+  status: text().notNull(),
+  receivedAt: time("received_at").notNull().defaultNow(),
+});
