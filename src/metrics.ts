@@ -1,0 +1,84 @@
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
+
+/** What a process counts. Names and units follow Prometheus' conventions; labels have few values each. */
+export interface Metrics {
+  readonly registry: Registry;
+  readonly accepted: Counter<"kind" | "outcome">;
+  readonly acceptGroup: Histogram;
+  readonly creditsCharged: Counter<"kind">;
+  readonly ended: Counter<"kind" | "status" | "failure">;
+  readonly endToEnd: Histogram<"kind">;
+  readonly submissions: Counter<"provider" | "outcome">;
+  readonly looks: Counter<"provider" | "status">;
+  readonly webhooks: Counter<"provider" | "result">;
+  readonly swept: Counter;
+  readonly leases: Gauge;
+  readonly http: Histogram<"method" | "route" | "status">;
+}
+
+export function makeMetrics(): Metrics {
+  const registry = new Registry();
+  collectDefaultMetrics({ register: registry });
+  const registers = [registry];
+  return {
+    registry,
+    accepted: new Counter({
+      name: "jobs_accepted_total",
+      help: "Answers to submitted jobs.",
+      labelNames: ["kind", "outcome"],
+      registers,
+    }),
+    acceptGroup: new Histogram({
+      name: "accept_group_size",
+      help: "Requests that one statement accepted together.",
+      buckets: [1, 2, 4, 8, 16, 32, 64],
+      registers,
+    }),
+    creditsCharged: new Counter({
+      name: "credits_charged_total",
+      help: "Credits charged at acceptance.",
+      labelNames: ["kind"],
+      registers,
+    }),
+    ended: new Counter({
+      name: "jobs_ended_total",
+      help: "Jobs that reached their end.",
+      labelNames: ["kind", "status", "failure"],
+      registers,
+    }),
+    endToEnd: new Histogram({
+      name: "job_end_to_end_seconds",
+      help: "From acceptance to the end.",
+      labelNames: ["kind"],
+      buckets: [1, 2, 5, 10, 20, 40, 60, 120, 300, 900, 3600],
+      registers,
+    }),
+    submissions: new Counter({
+      name: "provider_submissions_total",
+      help: "Orders sent to providers, by what came of them.",
+      labelNames: ["provider", "outcome"],
+      registers,
+    }),
+    looks: new Counter({
+      name: "provider_looks_total",
+      help: "Times a provider was asked about a run.",
+      labelNames: ["provider", "status"],
+      registers,
+    }),
+    webhooks: new Counter({
+      name: "webhooks_received_total",
+      help: "Webhooks of providers.",
+      labelNames: ["provider", "result"],
+      registers,
+    }),
+    swept: new Counter({ name: "jobs_swept_total", help: "Jobs that the sweep had to wake.", registers }),
+    leases: new Gauge({ name: "job_leases", help: "Jobs that this process works on right now.", registers }),
+    http: new Histogram({
+      name: "http_request_duration_seconds",
+      help: "Requests by route.",
+      labelNames: ["method", "route", "status"],
+      buckets: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 30],
+      registers,
+    }),
+  };
+}

@@ -1,0 +1,137 @@
+import {
+  createPostgresBackend,
+  type JobType,
+  type PgPool,
+  Queue,
+  runMigrations,
+  Worker,
+  type WorkerOptions,
+} from "bullmq";
+import { Redis } from "ioredis";
+import pg from "pg";
+import type { KindName } from "../domain/kinds/kind.ts";
+
+/** What an entry carries: which job to look at, and nothing that could be wrong tomorrow. */
+export interface WakeEntry {
+  readonly id: string;
+}
+export type EntryReader = (entry: { data: WakeEntry }) => Promise<void>;
+/** What is used of a BullMQ queue and worker, whatever they are backed by. */
+export interface EntryQueue {
+  addBulk(entries: { name: string; data: WakeEntry; opts: { jobId: string } }[]): Promise<unknown>;
+  getJobCounts(...types: JobType[]): Promise<Record<string, number>>;
+  on(event: "error", listener: (error: Error) => void): unknown;
+  close(): Promise<void>;
+}
+export interface EntryWorker {
+  on(event: "error", listener: (error: Error) => void): unknown;
+  close(): Promise<void>;
+}
+
+/** Where BullMQ keeps its entries. The two differ only in how connections are made; nothing else here knows which it is. */
+export interface Backend {
+  readonly name: "postgres" | "redis";
+  queue(kind: KindName): EntryQueue;
+  worker(kind: KindName, read: EntryReader, options: Pick<WorkerOptions, "concurrency">): EntryWorker;
+  /** Throws when the backend cannot be used; the message says why. */
+  check(): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** Nothing is kept: a finished entry would swallow a later one with the same id. */
+const QUEUE_OPTIONS = {
+  defaultJobOptions: { removeOnComplete: true, removeOnFail: true, attempts: 1 },
+  // Not 0: that would switch trimming off.
+  streams: { events: { maxLen: 100 } },
+} as const;
+
+/** A claim that BullMQ believes in for 30 s; whether it still is one is decided by the job's lease in Postgres. */
+const WORKER_OPTIONS = { lockDuration: 30_000, stalledInterval: 15_000, maxStalledCount: 5, autorun: true } as const;
+
+/** BullMQ's planner choices are wrong on stale statistics: without these it sorts the whole backlog for each claim. */
+const PLANNER = "-c enable_sort=off -c enable_seqscan=off -c enable_bitmapscan=off";
+
+/** The embedded default. One worker process is enough for it: more are slower. */
+export function postgresBackend(databaseUrl: string): Backend {
+  const pool = new pg.Pool({
+    connectionString: databaseUrl,
+    max: 4,
+    keepAlive: true,
+    connectionTimeoutMillis: 5_000,
+    statement_timeout: 10_000,
+    application_name: "darkroom queue",
+    options: `${PLANNER} -c search_path=bullmq,public`,
+  });
+  // The same thing by BullMQ's own name for it.
+  const connection = pool as unknown as PgPool;
+  pool.on("error", () => {}); // An idle connection was cut; the next query opens another.
+  return {
+    name: "postgres",
+    queue: (kind) => new Queue(kind, { connection, ...QUEUE_OPTIONS }, createPostgresBackend),
+    worker: (kind, read, options) =>
+      new Worker(
+        kind,
+        read,
+        {
+          // One connection each: concurrent claims on due entries deadlock and fail finished work.
+          connection: { connectionString: databaseUrl, max: 1, keepAlive: true, options: PLANNER },
+          ...WORKER_OPTIONS,
+          ...options,
+        },
+        createPostgresBackend,
+      ),
+    async check() {
+      await pool.query("select 1");
+    },
+    async close() {
+      await pool.end();
+    },
+  };
+}
+
+/** The production backend, and what more than one host needs. `prefix` keeps deployments that share a Redis apart. */
+export function redisBackend(redisUrl: string, prefix = "darkroom"): Backend {
+  // Producers fail fast: what cannot be added now is added by the sweep.
+  const producer = new Redis(redisUrl, {
+    maxRetriesPerRequest: 1,
+    enableOfflineQueue: false,
+    connectTimeout: 5_000,
+    lazyConnect: false,
+  });
+  producer.on("error", () => {}); // Said by the call that failed, and by readiness.
+  const consumers: Redis[] = [];
+  return {
+    name: "redis",
+    queue: (kind) => new Queue(kind, { connection: producer, prefix, skipWaitingForReady: true, ...QUEUE_OPTIONS }),
+    worker(kind, read, options) {
+      const connection = new Redis(redisUrl, { maxRetriesPerRequest: null, connectTimeout: 5_000 });
+      connection.on("error", () => {});
+      consumers.push(connection);
+      return new Worker(kind, read, { connection, prefix, ...WORKER_OPTIONS, ...options });
+    },
+    async check() {
+      await producer.ping();
+      const policy = await producer.config("GET", "maxmemory-policy").catch(() => null); // Hosted Redis may forbid CONFIG.
+      const value = Array.isArray(policy) ? policy[1] : null;
+      if (value && value !== "noeviction")
+        throw new Error(
+          `Redis evicts keys (maxmemory-policy ${value}): set it to noeviction, or queue entries get lost`,
+        );
+    },
+    async close() {
+      producer.disconnect();
+      for (const consumer of consumers) consumer.disconnect();
+    },
+  };
+}
+
+/** Brings BullMQ's own schema up to date; repeating is harmless. The role needs CREATE on the database. */
+export async function migrateQueue(databaseUrl: string): Promise<void> {
+  const client = new pg.Client({ connectionString: databaseUrl, connectionTimeoutMillis: 10_000 });
+  await client.connect();
+  try {
+    await runMigrations(client);
+  } finally {
+    await client.end();
+  }
+}

@@ -1,0 +1,75 @@
+import { apply, claim, giveUp, type JobRecord, LeaseLost, loadJob, release, timeBy } from "../db/jobs.ts";
+import { isEnded, type Step, stepsDue } from "../domain/job.ts";
+import { ProviderUnreachable } from "../domain/provider.ts";
+import type { Leases } from "./leases.ts";
+import type { Services } from "./services.ts";
+import { store } from "./store.ts";
+import { providerOf, submit } from "./submit.ts";
+
+/** A job has at most 16 variants with 10 attempts of 4 steps each; this many turns without rest is a fault of ours. */
+const MOST_TURNS = 1_000;
+/** When something that is not the job's fault stands in the way: the database, the storage, the provider's API. */
+const RETRY_MS = 5_000;
+
+/**
+ * Does what there is to do for a job, until it has to wait for somebody; then lets go. Nothing is held while a
+ * provider works: what is awaited is a row. Never throws: what went wrong is logged, and the sweep comes back.
+ */
+export async function advance(services: Services, leases: Leases, jobId: string): Promise<void> {
+  const { db, logger } = services;
+  let epoch: number | null = null;
+  try {
+    let record = await claim(db, jobId);
+    if (!record) return;
+    epoch = record.epoch;
+    leases.hold(jobId, epoch);
+    for (let turn = 0; turn < MOST_TURNS; turn++) {
+      const steps = stepsDue(record.job, record.now);
+      if (steps.length === 0 && (await release(db, jobId, record))) return;
+      const current: JobRecord = record;
+      const outcomes = await Promise.allSettled(steps.map((step) => take(services, current, step)));
+      const troubles = outcomes.flatMap((outcome) =>
+        outcome.status === "rejected" ? [outcome.reason as unknown] : [],
+      );
+      if (troubles.length > 0) throw troubles.find((trouble) => trouble instanceof LeaseLost) ?? troubles[0];
+      record = await loadJob(db, jobId);
+      if (!record || record.epoch !== epoch || isEnded(record.job)) return;
+    }
+    throw new Error(`job ${jobId} did not come to rest in ${MOST_TURNS} turns`);
+  } catch (error) {
+    if (error instanceof LeaseLost) return logger.warn({ job_id: jobId }, "lease lost: another worker goes on");
+    const retryInMs = error instanceof ProviderUnreachable ? (error.retryAfterMs ?? RETRY_MS) : RETRY_MS;
+    logger.error({ err: error, job_id: jobId, retry_in_ms: retryInMs }, "could not advance");
+    if (epoch !== null) await giveUp(db, jobId, epoch, retryInMs).catch(() => {}); // The lease runs out by itself.
+  } finally {
+    leases.drop(jobId);
+  }
+}
+
+async function take(services: Services, record: JobRecord, step: Step): Promise<void> {
+  const { db } = services;
+  const { id } = record.job;
+  const at = record.now;
+  switch (step.type) {
+    case "claim":
+      await apply(db, id, [{ type: "claimed", at }]);
+      return;
+    case "expire":
+      await apply(db, id, [{ type: "expired", at }]);
+      return;
+    case "submit":
+      return submit(services, record, step.variant, step.run);
+    case "lose":
+      await apply(db, id, [
+        { type: "lost", at, runId: step.run.id, detail: "the sender never reported what became of it" },
+      ]);
+      return;
+    case "cancel":
+      if (!step.run.providerRunId) throw new Error(`run ${step.run.id} is running without a provider's id`);
+      await providerOf(services, step.run.provider).cancel({ providerRunId: step.run.providerRunId });
+      await apply(db, id, [{ type: "cancel_sent", at: timeBy(record), runId: step.run.id }]);
+      return;
+    case "store":
+      return store(services, record, step.run);
+  }
+}

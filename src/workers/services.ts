@@ -1,0 +1,23 @@
+import type { Logger } from "pino";
+import type { Db } from "../db/client.ts";
+import type { Providers } from "../domain/routing.ts";
+import type { Metrics } from "../metrics.ts";
+import type { Queues } from "../queue/queue.ts";
+import type { FetchFile } from "../storage/guarded-fetch.ts";
+import type { Storage } from "../storage/storage.ts";
+
+/** What a worker acts with. */
+export interface Services {
+  readonly db: Db;
+  readonly queues: Queues;
+  readonly storage: Storage;
+  readonly providers: Providers;
+  readonly fetchFile: FetchFile;
+  /** Where a provider may call the API; null when that address is not HTTPS, and then runs are only looked at. */
+  readonly webhookUrl: ((provider: string, runId: string) => string) | null;
+  /** A run that no list shows is presumed lost only after this. Three times the longest lag of the provider's list. */
+  readonly lostAfterMs: number;
+  readonly maxFileBytes: number;
+  readonly logger: Logger;
+  readonly metrics: Metrics;
+}

@@ -1,0 +1,104 @@
+import { createHash } from "node:crypto";
+import { v7 as uuidv7 } from "uuid";
+import { apply, type JobRecord, type NewAsset, timeBy } from "../db/jobs.ts";
+import { type Failure, failure } from "../domain/failure.ts";
+import type { Run } from "../domain/job.ts";
+import { FetchRefused, fetchWithRetry } from "../storage/guarded-fetch.ts";
+import { ImageRefused, inspectImage, thumbnail } from "../storage/image.ts";
+import type { Services } from "./services.ts";
+
+/** Providers delete outputs an hour after the end; trying longer is pointless, giving up earlier is a loss. */
+const GIVE_UP_AFTER_ATTEMPTS = 60;
+const FIRST_PAUSE_MS = 2_000;
+const MOST_PAUSE_MS = 60_000;
+/** What a model may return is not bounded by what a user may send in. */
+const MOST_PIXELS = 100_000_000;
+
+/**
+ * Brings the outputs of a run into our store: hashed, measured, with a thumbnail. Only then is the run `stored`. Keys
+ * contain the run, so doing it twice writes the same bytes to the same place, and the first to finish is noted.
+ */
+export async function store(services: Services, record: JobRecord, run: Run): Promise<void> {
+  try {
+    if (run.outputs.length === 0)
+      throw new Unusable(failure("output_unavailable", "the provider reported success without an output"));
+    const assets: NewAsset[] = [];
+    for (const [position, url] of run.outputs.entries())
+      assets.push(...(await storeOutput(services, record, run, position, url)));
+    await apply(services.db, record.job.id, [{ type: "stored", at: timeBy(record), runId: run.id }], { assets });
+    services.logger.info({ job_id: record.job.id, run_id: run.id, files: assets.length }, "stored");
+  } catch (error) {
+    const final = finalFailure(error);
+    const last = run.storeAttempts + 1 >= GIVE_UP_AFTER_ATTEMPTS;
+    const why = final ?? failure("output_unavailable", error instanceof Error ? error.message : String(error));
+    const pauseMs = Math.min(FIRST_PAUSE_MS * 2 ** run.storeAttempts, MOST_PAUSE_MS);
+    const at = timeBy(record);
+    const until = final || last ? null : new Date(at.getTime() + pauseMs);
+    services.logger.warn(
+      { err: error, job_id: record.job.id, run_id: run.id, again_at: until },
+      "could not store an output",
+    );
+    await apply(services.db, record.job.id, [{ type: "store_failed", at, runId: run.id, until, failure: why }]);
+  }
+}
+
+async function storeOutput(
+  services: Services,
+  record: JobRecord,
+  run: Run,
+  position: number,
+  url: string,
+): Promise<NewAsset[]> {
+  const { storage, fetchFile, maxFileBytes } = services;
+  const { bytes } = await fetchWithRetry(fetchFile, url, { maxBytes: maxFileBytes });
+  const image = await inspectImage(bytes, { maxBytes: maxFileBytes, maxPixels: MOST_PIXELS, maxPages: 1 });
+  const small = await thumbnail(bytes);
+
+  const folder = `apps/${record.appId}/jobs/${record.job.id}`;
+  const name = `${run.variant}-${run.id}-${position}`;
+  const common = { appId: record.appId, jobId: record.job.id, runId: run.id, position };
+  const output: NewAsset = {
+    ...common,
+    id: uuidv7(),
+    role: "output",
+    storageKey: `${folder}/${name}.${image.extension}`,
+    sha256: Buffer.from(image.sha256, "hex"),
+    bytes: bytes.length,
+    contentType: image.contentType,
+    width: image.width,
+    height: image.height,
+  };
+  const thumb: NewAsset = {
+    ...common,
+    id: uuidv7(),
+    role: "thumbnail",
+    storageKey: `${folder}/${name}-thumbnail.webp`,
+    sha256: createHash("sha256").update(small.bytes).digest(),
+    bytes: small.bytes.length,
+    contentType: small.contentType,
+    width: small.width,
+    height: small.height,
+  };
+  await Promise.all([
+    storage.put(output.storageKey, bytes, image.contentType),
+    storage.put(thumb.storageKey, small.bytes, small.contentType),
+  ]);
+  return [output, thumb];
+}
+
+class Unusable extends Error {
+  readonly failure: Failure;
+  constructor(why: Failure) {
+    super(why.detail);
+    this.failure = why;
+  }
+}
+
+/** What trying again cannot mend; null for everything else. */
+function finalFailure(error: unknown): Failure | null {
+  if (error instanceof Unusable) return error.failure;
+  if (error instanceof ImageRefused) return failure("output_invalid", error.message);
+  if (error instanceof FetchRefused && !error.retryable)
+    return failure(error.code === "too_large" ? "output_invalid" : "output_unavailable", error.message);
+  return null;
+}

@@ -1,0 +1,153 @@
+import { apply, timeBy } from "../db/jobs.ts";
+import { claimLooks, type DueLook, type Looked, noteLooks } from "../db/looks.ts";
+import { failure } from "../domain/failure.ts";
+import { type Event, stepsDue } from "../domain/job.ts";
+import { lookDelayMs } from "../domain/pacing.ts";
+import { type Look, type Provider, ProviderUnreachable } from "../domain/provider.ts";
+import { modelOfRun } from "../domain/routing.ts";
+import { type Loop, repeat } from "./loop.ts";
+import type { Services } from "./services.ts";
+import { providerOf, toOrder } from "./submit.ts";
+
+const EVERY_MS = 250;
+/** Looks claimed by one statement, and looks under way at the same time, over kept-alive connections. */
+const BATCH = 100;
+const MOST_UNDER_WAY = 200;
+/** When the provider gave no usable answer and did not say when it will. */
+const UNREACHABLE_MS = 5_000;
+/** Between two readings of the provider's list for a run whose answer was lost. */
+const FIND_EVERY_MS = 10_000;
+
+/**
+ * Asks the providers what became of the runs that are out, and wakes the jobs that have something to do. A provider
+ * that answers slowly takes some of the room; it does not hold up the looks at the others.
+ */
+export function watch(services: Services): Loop {
+  const underWay = new Set<Promise<void>>();
+  let seen: Looked[] = [];
+  const note = async () => {
+    const noted = seen;
+    seen = [];
+    await noteLooks(services.db, noted);
+  };
+  const loop = repeat("watch", services.logger, EVERY_MS, async () => {
+    await note();
+    if (underWay.size >= MOST_UNDER_WAY) await Promise.race(underWay);
+    const room = Math.min(BATCH, MOST_UNDER_WAY - underWay.size);
+    const due = await claimLooks(services.db, room);
+    for (const look of due) {
+      const looking = lookAt(services, look)
+        .then((looked) => void (looked && seen.push(looked)))
+        .finally(() => underWay.delete(looking));
+      underWay.add(looking);
+    }
+    return due.length === room;
+  });
+  return {
+    async stop() {
+      await loop.stop();
+      await Promise.all(underWay);
+      await note();
+    },
+  };
+}
+
+/** What is to be noted of a look that changed nothing; null when an event was applied instead. */
+async function lookAt(services: Services, due: DueLook): Promise<Looked | null> {
+  const { runId } = due;
+  try {
+    const provider = providerOf(services, due.provider);
+    const known = modelOfRun(provider.api, due.model);
+    const nextInMs = lookDelayMs(due.looks, services.webhookUrl !== null, known?.model ?? null);
+    if (!due.providerRunId) return await find(services, provider, due);
+
+    const look = await provider.look({ providerRunId: due.providerRunId });
+    services.metrics.looks.inc({ provider: provider.name, status: look.status });
+    const event = toEvent(due, look, known?.route.microUsdPerOutput ?? 0);
+    if (event?.type === "failed" && event.failure.code === "timeout")
+      await provider.cancel({ providerRunId: due.providerRunId });
+    if (event) await learn(services, due, event);
+    // "submitted" tells us that it is out: it is looked at again like any other.
+    if (event && event.type !== "submitted") return null;
+    return { runId, nextInMs, progress: look.status === "running" ? look.progress : null, answered: true };
+  } catch (error) {
+    const unreachable = error instanceof ProviderUnreachable;
+    services.logger.warn({ err: error, run_id: runId, job_id: due.jobId }, "could not look at a run");
+    services.metrics.looks.inc({ provider: due.provider, status: unreachable ? "unreachable" : "error" });
+    const nextInMs = (unreachable ? error.retryAfterMs : null) ?? UNREACHABLE_MS;
+    return { runId, nextInMs, progress: null, answered: false };
+  }
+}
+
+function toEvent(due: DueLook, look: Look, microUsdPerOutput: number): Event | null {
+  const { runId } = due;
+  const at = timeBy(due);
+  const providerRunId = due.providerRunId ?? "";
+  switch (look.status) {
+    case "running":
+      if (at > due.expiresAt)
+        return {
+          type: "failed",
+          at,
+          runId,
+          failure: failure("timeout", "still running after the time it was to be stopped"),
+        };
+      return due.status === "running" ? null : { type: "submitted", at, runId, providerRunId };
+    case "succeeded":
+      return {
+        type: "succeeded",
+        at,
+        runId,
+        providerRunId,
+        outputs: look.outputs,
+        seconds: look.seconds,
+        costMicroUsd: microUsdPerOutput * look.outputs.length,
+      };
+    case "failed":
+      return { type: "failed", at, runId, failure: look.failure };
+    case "canceled":
+      return { type: "canceled", at, runId };
+    case "gone":
+      return {
+        type: "failed",
+        at,
+        runId,
+        failure: failure("output_unavailable", "the provider no longer knows the run"),
+      };
+  }
+}
+
+/**
+ * Looks for a run whose answer was lost. Found: it is ours. Not there: only after two complete readings, the last one
+ * long enough after it was sent for any list to show it, is it presumed never to have existed.
+ */
+async function find(services: Services, provider: Provider, due: DueLook): Promise<Looked | null> {
+  const { runId } = due;
+  const at = timeBy(due);
+  const cancelAfterSeconds = Math.ceil((due.expiresAt.getTime() - due.sentAt.getTime()) / 1_000);
+  const order = toOrder(services, { id: runId, ...due }, due.sentAt, cancelAfterSeconds);
+  const found = await provider.find(order, due.sentAt);
+  services.logger.info(
+    { run_id: runId, job_id: due.jobId, outcome: found.outcome },
+    "looked for a run whose answer was lost",
+  );
+  services.metrics.looks.inc({ provider: provider.name, status: `find_${found.outcome}` });
+  if (found.outcome === "found") {
+    await learn(services, due, { type: "submitted", at, runId, providerRunId: found.providerRunId });
+    return null;
+  }
+  const old = at.getTime() - due.sentAt.getTime() >= services.lostAfterMs;
+  if (found.outcome === "absent" && due.looks >= 1 && old) {
+    const detail = `not in the provider's list ${Math.round((at.getTime() - due.sentAt.getTime()) / 1_000)} s after it was sent`;
+    await learn(services, due, { type: "absent", at, runId, detail });
+    return null;
+  }
+  const nextInMs = Math.min(FIND_EVERY_MS, Math.max(1_000, services.lostAfterMs / 3));
+  return { runId, nextInMs, progress: null, answered: found.outcome === "absent" };
+}
+
+async function learn({ db, queues }: Services, due: DueLook, event: Event): Promise<void> {
+  const after = await apply(db, due.jobId, [event]);
+  if (after.changed && stepsDue(after.job, after.now).length > 0)
+    await queues.wake([{ id: due.jobId, kind: after.kind, epoch: after.epoch }]);
+}

@@ -1,0 +1,52 @@
+import type { KindName } from "../domain/kinds/kind.ts";
+import type { Backend } from "../queue/backend.ts";
+import { consume } from "../queue/queue.ts";
+import { advance } from "./advance.ts";
+import { keepLeases } from "./leases.ts";
+import type { Services } from "./services.ts";
+import { sweep } from "./sweep.ts";
+import { watch } from "./watch.ts";
+
+export interface WorkerOptions {
+  readonly kinds: readonly KindName[];
+  /** Jobs of each kind acted on at the same time. */
+  readonly concurrency: number;
+}
+
+export interface RunningWorker {
+  /** Takes nothing new, finishes the steps under way (each bounded to seconds) and lets go. Repeating is harmless. */
+  drain(): Promise<void>;
+}
+
+/** A worker: reads wakes, watches the runs that are out, and sweeps. Any number of them may run, on any hosts. */
+export function startWorker(
+  services: Services,
+  backend: Backend,
+  { kinds, concurrency }: WorkerOptions,
+): RunningWorker {
+  const leases = keepLeases(services.db, services.logger);
+  const working = new Set<Promise<void>>();
+  const onWake = (jobId: string): Promise<void> => {
+    const work = advance(services, leases, jobId).finally(() => {
+      working.delete(work);
+      services.metrics.leases.set(leases.size);
+    });
+    working.add(work);
+    return work;
+  };
+  const consumer = consume(backend, kinds, concurrency, onWake, (error) =>
+    services.logger.warn({ err: error }, "queue trouble"),
+  );
+  const loops = [watch(services), sweep(services)];
+  let drained: Promise<void> | null = null;
+  return {
+    drain() {
+      drained ??= (async () => {
+        await Promise.all([consumer.close(), ...loops.map((loop) => loop.stop())]);
+        await Promise.all(working);
+        leases.stop();
+      })();
+      return drained;
+    },
+  };
+}
