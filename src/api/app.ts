@@ -1,0 +1,171 @@
+import { createHash, randomUUID, timingSafeEqual } from "node:crypto";
+import type { IncomingMessage, ServerResponse } from "node:http";
+import basicAuth from "@fastify/basic-auth";
+import helmet from "@fastify/helmet";
+import swagger from "@fastify/swagger";
+import swaggerUi from "@fastify/swagger-ui";
+import underPressure from "@fastify/under-pressure";
+import fastify, {
+  type FastifyBaseLogger,
+  type FastifyInstance,
+  type FastifyPluginCallback,
+  type RawServerDefault,
+} from "fastify";
+import {
+  createJsonSchemaTransform,
+  jsonSchemaTransformObject,
+  serializerCompiler,
+  validatorCompiler,
+  type ZodTypeProvider,
+} from "fastify-type-provider-zod";
+import type { Logger } from "pino";
+import type { Db } from "../db/client.ts";
+import type { App } from "../domain/app.ts";
+import type { Providers } from "../domain/routing.ts";
+import type { Metrics } from "../metrics.ts";
+import type { Queues } from "../queue/queue.ts";
+import type { FetchFile } from "../storage/guarded-fetch.ts";
+import type { LocalStorage } from "../storage/local.ts";
+import type { Storage } from "../storage/storage.ts";
+import type { Accept } from "./accepting.ts";
+import type { Authenticate } from "./auth.ts";
+import type { Changes } from "./changes.ts";
+import { creditRoutes } from "./credits.ts";
+import { eventRoutes } from "./events.ts";
+import { fileRoutes } from "./files.ts";
+import { healthRoutes } from "./health.ts";
+import type { InputLimits } from "./inputs.ts";
+import { jobRoutes } from "./jobs.ts";
+import { answerProblems } from "./problem.ts";
+import { uploadRoutes } from "./uploads.ts";
+import { webhookRoutes } from "./webhooks.ts";
+
+/** What the API acts with; put together by main. */
+export interface ApiServices {
+  readonly apps: readonly App[];
+  readonly db: Db;
+  readonly queues: Queues;
+  readonly storage: Storage | LocalStorage;
+  readonly providers: Providers;
+  readonly fetchFile: FetchFile;
+  readonly accept: Accept;
+  readonly changes: Changes;
+  readonly authenticate: Authenticate;
+  readonly limits: InputLimits;
+  readonly jobDeadlineMs: number;
+  readonly signingSecret: string;
+  readonly publicUrl: string;
+  readonly adminPassword: string | null;
+  readonly board: FastifyPluginCallback | null;
+  readonly metrics: Metrics;
+  readonly logger: Logger;
+  readonly version: string;
+  /** True from SIGTERM on: no new connections should come. */
+  readonly draining: () => boolean;
+}
+
+export type ApiApp = FastifyInstance<
+  RawServerDefault,
+  IncomingMessage,
+  ServerResponse,
+  FastifyBaseLogger,
+  ZodTypeProvider
+>;
+export type Routes = (app: ApiApp, services: ApiServices) => void;
+
+/** Of JSON bodies; files have limits of their own. */
+const MOST_JSON_BYTES = 1_000_000;
+
+/** The HTTP surface, without a port: `listen` it, or `inject` requests in tests. */
+export async function makeApp(services: ApiServices): Promise<ApiApp> {
+  const app = fastify({
+    loggerInstance: services.logger as FastifyBaseLogger,
+    genReqId: (request) => requestId(request.headers["x-request-id"]),
+    bodyLimit: MOST_JSON_BYTES,
+    // Longer than Prefer: wait=60; a body has 30 s to arrive.
+    requestTimeout: 90_000,
+    connectionTimeout: 120_000,
+    keepAliveTimeout: 75_000,
+    routerOptions: { maxParamLength: 512 },
+  }).withTypeProvider<ZodTypeProvider>();
+  app.setValidatorCompiler(validatorCompiler);
+  app.setSerializerCompiler(serializerCompiler);
+  answerProblems(app as unknown as FastifyInstance);
+
+  app.addHook("onRequest", async (request, reply) => void reply.header("x-request-id", request.id));
+  app.addHook("onResponse", async (request, reply) =>
+    services.metrics.http.observe(
+      { method: request.method, route: request.routeOptions.url ?? "none", status: reply.statusCode },
+      reply.elapsedTime / 1_000,
+    ),
+  );
+  await app.register(helmet, { contentSecurityPolicy: { directives: PAGE_POLICY } });
+  await app.register(underPressure, { maxEventLoopDelay: 2_000, retryAfter: 5, exposeStatusRoute: false });
+  await app.register(swagger, {
+    openapi: {
+      openapi: "3.1.0",
+      info: {
+        title: "Darkroom",
+        version: services.version,
+        description: "The job worker service behind AI photo and video apps.",
+      },
+      servers: [{ url: services.publicUrl }],
+      components: {
+        securitySchemes: {
+          apiKey: { type: "http", scheme: "bearer", description: "dk_…, made with `npm run keys -- create`" },
+        },
+      },
+      security: [{ apiKey: [] }],
+    },
+    transform: createJsonSchemaTransform({ skipList: [] }),
+    transformObject: jsonSchemaTransformObject,
+  });
+  await app.register(swaggerUi, {
+    routePrefix: "/docs",
+    uiConfig: { docExpansion: "list", persistAuthorization: true },
+  });
+
+  for (const routes of [jobRoutes, eventRoutes, uploadRoutes, creditRoutes, webhookRoutes, healthRoutes])
+    routes(app, services);
+  if ("open" in services.storage) fileRoutes(app, services.storage);
+  if (services.board && services.adminPassword) await mountBoard(app, services.board, services.adminPassword);
+  return app;
+}
+
+/** Pages are our own scripts and pictures only; the API's answers are not pages. */
+const PAGE_POLICY = {
+  defaultSrc: ["'self'"],
+  imgSrc: ["'self'", "data:", "https:"],
+  styleSrc: ["'self'", "'unsafe-inline'"],
+  upgradeInsecureRequests: null,
+};
+
+async function mountBoard(app: ApiApp, board: FastifyPluginCallback, password: string): Promise<void> {
+  await app.register(async (scope) => {
+    await scope.register(basicAuth, {
+      authenticate: { realm: "Darkroom" },
+      validate: async (user, given) => {
+        if (user !== "admin" || !timingSafeEqual(digest(given), digest(password)))
+          throw Object.assign(new Error("wrong login"), { statusCode: 401 });
+      },
+    });
+    scope.addHook("onRequest", scope.basicAuth);
+    // The login failing is a browser's business: it asks again.
+    scope.setErrorHandler((error: Error & { statusCode?: number }, _request, reply) =>
+      reply
+        .code(error.statusCode ?? 500)
+        .type("text/plain")
+        .send(error.statusCode === 401 ? "log in as admin with ADMIN_PASSWORD" : "the board failed"),
+    );
+    await scope.register(board, { prefix: "/queues" });
+  });
+}
+
+function digest(text: string): Buffer {
+  return createHash("sha256").update(text).digest();
+}
+
+/** The caller's own id if it is a harmless one, so that its log and ours can be joined. */
+function requestId(given: string | string[] | undefined): string {
+  return typeof given === "string" && /^[\w.-]{1,100}$/.test(given) ? given : randomUUID();
+}

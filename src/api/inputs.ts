@@ -1,0 +1,92 @@
+import { v7 as uuidv7 } from "uuid";
+import { type Asset, findInput, saveInput } from "../db/assets.ts";
+import type { Db } from "../db/client.ts";
+import type { FileRef } from "../domain/kinds/kind.ts";
+import { ServiceError } from "../errors.ts";
+import { type FetchFile, FetchRefused } from "../storage/guarded-fetch.ts";
+import { ImageRefused, inspectImage } from "../storage/image.ts";
+import type { Storage } from "../storage/storage.ts";
+
+const FETCH_TIMEOUT_MS = 15_000;
+
+export interface InputLimits {
+  readonly maxBytes: number;
+  readonly maxPixels: number;
+}
+
+interface Stores {
+  readonly db: Db;
+  readonly storage: Storage;
+  readonly fetchFile: FetchFile;
+  readonly limits: InputLimits;
+}
+
+/** Checks an image by its bytes, keeps it by its hash and returns the asset. `pointer` names the field at fault. */
+export async function keepImage(
+  { db, storage, limits }: Stores,
+  appId: string,
+  bytes: Buffer,
+  pointer: string,
+): Promise<Asset> {
+  try {
+    const image = await inspectImage(bytes, limits);
+    const storageKey = `apps/${appId}/inputs/${image.sha256.slice(0, 2)}/${image.sha256}.${image.extension}`;
+    await storage.put(storageKey, bytes, image.contentType);
+    const { contentType, width, height } = image;
+    return await saveInput(db, {
+      id: uuidv7(),
+      appId,
+      role: "input",
+      storageKey,
+      sha256: Buffer.from(image.sha256, "hex"),
+      bytes: bytes.length,
+      contentType,
+      width,
+      height,
+    });
+  } catch (error) {
+    if (error instanceof ImageRefused) throw refused(pointer, error.message, error.code);
+    throw error;
+  }
+}
+
+/** The caller's files of a job, checked and in our store, by input field. Nothing is charged before this is done. */
+export async function prepareFiles(
+  stores: Stores,
+  appId: string,
+  files: Readonly<Record<string, FileRef>>,
+): Promise<Record<string, string>> {
+  const prepared: Record<string, string> = {};
+  for (const [field, ref] of Object.entries(files)) {
+    const pointer = `/input/${field}`;
+    const asset =
+      "assetId" in ref
+        ? await findInput(stores.db, appId, ref.assetId)
+        : await fetchImage(stores, appId, ref.url, pointer);
+    if (!asset)
+      throw refused(
+        pointer,
+        "there is no upload with this id: POST the image to /api/uploads first and use the id of the answer",
+        "unknown_upload",
+      );
+    prepared[field] = asset.id;
+  }
+  return prepared;
+}
+
+async function fetchImage(stores: Stores, appId: string, url: string, pointer: string): Promise<Asset> {
+  try {
+    const { bytes } = await stores.fetchFile(url, { maxBytes: stores.limits.maxBytes, timeoutMs: FETCH_TIMEOUT_MS });
+    return await keepImage(stores, appId, bytes, pointer);
+  } catch (error) {
+    if (error instanceof FetchRefused) throw refused(pointer, error.message, error.code);
+    throw error;
+  }
+}
+
+function refused(pointer: string, detail: string, reason: string): ServiceError {
+  return new ServiceError("file_refused", pointer ? `body field ${pointer}: ${detail}` : detail, {
+    fields: [{ pointer, detail }],
+    facts: { reason },
+  });
+}

@@ -1,0 +1,212 @@
+import { readFileSync } from "node:fs";
+import { type Logger, pino } from "pino";
+import { apps } from "../apps/all.ts";
+import { makeAccept } from "./api/accepting.ts";
+import { type ApiServices, makeApp } from "./api/app.ts";
+import { makeAuthenticate } from "./api/auth.ts";
+import { watchChanges } from "./api/changes.ts";
+import { webhookPath } from "./api/webhooks.ts";
+import type { Config } from "./config.ts";
+import { connect, type Db, disconnect } from "./db/client.ts";
+import type { Providers } from "./domain/routing.ts";
+import { type Metrics, makeMetrics } from "./metrics.ts";
+import { makeReplicate } from "./providers/replicate.ts";
+import { type Backend, postgresBackend, redisBackend } from "./queue/backend.ts";
+import { makeBoard } from "./queue/board.ts";
+import { openQueues, type Queues } from "./queue/queue.ts";
+import { type FetchFile, makeGuardedFetch } from "./storage/guarded-fetch.ts";
+import { type LocalStorage, makeLocalStorage } from "./storage/local.ts";
+import { makeS3Storage } from "./storage/s3.ts";
+import type { Storage } from "./storage/storage.ts";
+import { openHealthPort } from "./workers/health.ts";
+import { startWorker } from "./workers/worker.ts";
+
+/** Programs as values: main runs them with the environment, tests with whatever they like. */
+export interface Program {
+  readonly url: string;
+  /** Finishes what is under way and closes everything. Repeating is harmless. */
+  stop(): Promise<void>;
+}
+
+interface Parts {
+  readonly db: Db;
+  readonly backend: Backend;
+  readonly queues: Queues;
+  readonly storage: Storage | LocalStorage;
+  readonly providers: Providers;
+  readonly fetchFile: FetchFile;
+  readonly metrics: Metrics;
+  readonly logger: Logger;
+  close(): Promise<void>;
+}
+
+export const VERSION = readVersion();
+
+/** The API process. */
+export async function startApi(config: Config, logger = makeLogger(config, "api")): Promise<Program> {
+  const parts = makeParts(config, logger, "api");
+  const { db, queues, metrics } = parts;
+  let draining = false;
+  const changes = watchChanges(db, logger);
+  const services: ApiServices = {
+    ...parts,
+    apps,
+    changes,
+    accept: makeAccept(db, queues, logger, metrics),
+    authenticate: makeAuthenticate(db),
+    limits: { maxBytes: config.MAX_FILE_BYTES, maxPixels: config.MAX_IMAGE_PIXELS },
+    jobDeadlineMs: config.JOB_DEADLINE_SECONDS * 1_000,
+    signingSecret: config.SIGNING_SECRET,
+    publicUrl: config.PUBLIC_URL,
+    adminPassword: config.ADMIN_PASSWORD ?? null,
+    board: config.ADMIN_PASSWORD ? makeBoard(queues, "/queues") : null,
+    version: VERSION,
+    draining: () => draining,
+  };
+  const app = await makeApp(services);
+  const url = await app.listen({ host: config.HOST, port: config.PORT });
+  return {
+    url,
+    stop: once(async () => {
+      draining = true;
+      changes.close();
+      await app.close();
+      await parts.close();
+    }),
+  };
+}
+
+/** A worker process with its health port. */
+export async function startWorkerProgram(config: Config, logger = makeLogger(config, "worker")): Promise<Program> {
+  const parts = makeParts(config, logger, "worker");
+  let draining = false;
+  // Providers call back to https only; otherwise every run is looked at, and the log says so once.
+  const webhooks = config.PUBLIC_URL.startsWith("https://");
+  logger.info(
+    webhooks ? { webhooks: config.PUBLIC_URL } : { webhooks: null },
+    webhooks ? "providers call back" : "PUBLIC_URL is not https: providers are asked instead of calling back",
+  );
+  const worker = startWorker(
+    {
+      ...parts,
+      webhookUrl: webhooks
+        ? (provider, runId) => `${config.PUBLIC_URL}${webhookPath(config.SIGNING_SECRET, provider, runId)}`
+        : null,
+      lostAfterMs: config.LOST_AFTER_SECONDS * 1_000,
+      maxFileBytes: config.MAX_FILE_BYTES,
+    },
+    parts.backend,
+    { kinds: config.WORKER_KINDS, concurrency: config.WORKER_CONCURRENCY },
+  );
+  const health = await openHealthPort(parts, { host: config.HOST, port: config.HEALTH_PORT, draining: () => draining });
+  return {
+    url: health.url,
+    stop: once(async () => {
+      draining = true;
+      await worker.drain();
+      await health.close();
+      await parts.close();
+    }),
+  };
+}
+
+export function makeLogger(config: Pick<Config, "LOG_LEVEL">, name: string): Logger {
+  return pino({
+    level: config.LOG_LEVEL,
+    base: { process: name, pid: process.pid },
+    // A webhook's path holds the run's secret, a file's query its signature.
+    serializers: {
+      req: (request: { method: string; url: string; id: string }) => ({
+        id: request.id,
+        method: request.method,
+        path: maskPath(request.url),
+      }),
+    },
+  });
+}
+
+export function maskPath(url: string): string {
+  const path = url.split("?")[0] ?? "";
+  return path.replace(/^(\/api\/webhooks\/[^/]+\/[^/]+)\/.+$/, "$1/…");
+}
+
+export function makeParts(config: Config, logger: Logger, name: string): Parts {
+  const db = connect(config.DATABASE_URL, { max: config.DATABASE_POOL, name });
+  const backend = config.REDIS_URL ? redisBackend(config.REDIS_URL) : postgresBackend(config.DATABASE_URL);
+  const queues = openQueues(backend);
+  return {
+    db,
+    backend,
+    queues,
+    storage: makeStorage(config),
+    providers: makeProviders(config, logger),
+    fetchFile: makeGuardedFetch({
+      allowedOrigins:
+        config.SANDBOX_URL && config.AI_PROVIDER === "sandbox" ? [new URL(config.SANDBOX_URL).origin] : [],
+    }),
+    metrics: makeMetrics(),
+    logger,
+    async close() {
+      await queues.close();
+      await backend.close();
+      await disconnect(db);
+    },
+  };
+}
+
+function makeStorage(config: Config): Storage | LocalStorage {
+  if (config.STORAGE_PROVIDER === "local")
+    return makeLocalStorage({
+      directory: config.STORAGE_DIR,
+      publicUrl: config.PUBLIC_URL,
+      secret: config.SIGNING_SECRET,
+    });
+  const { S3_BUCKET: bucket, S3_ACCESS_KEY_ID: accessKeyId, S3_SECRET_ACCESS_KEY: secretAccessKey } = config;
+  if (!bucket || !accessKeyId || !secretAccessKey)
+    throw new Error("readConfig lets no s3 storage through without bucket and keys");
+  return makeS3Storage({
+    bucket,
+    accessKeyId,
+    secretAccessKey,
+    region: config.S3_REGION,
+    forcePathStyle: config.S3_FORCE_PATH_STYLE,
+    ...(config.S3_ENDPOINT ? { endpoint: config.S3_ENDPOINT } : {}),
+  });
+}
+
+/** The sandbox speaks Replicate's contract, so the same adapter serves both; the name tells them apart on every run. */
+function makeProviders(config: Config, logger: Logger): Providers {
+  const onStrange = (what: string) => logger.warn({ what }, "the provider said something unknown");
+  if (config.AI_PROVIDER === "sandbox")
+    return [makeReplicate({ name: "sandbox", token: "r8_sandbox", baseUrl: `${config.SANDBOX_URL}/v1`, onStrange })];
+  if (!config.REPLICATE_API_TOKEN) throw new Error("readConfig lets no replicate through without a token");
+  return [
+    makeReplicate({
+      name: "replicate",
+      token: config.REPLICATE_API_TOKEN,
+      baseUrl: "https://api.replicate.com/v1",
+      onStrange,
+      ...(config.REPLICATE_WEBHOOK_SECRET ? { webhookSecret: config.REPLICATE_WEBHOOK_SECRET } : {}),
+    }),
+  ];
+}
+
+function once(stop: () => Promise<void>): () => Promise<void> {
+  let stopped: Promise<void> | null = null;
+  return () => {
+    stopped ??= stop();
+    return stopped;
+  };
+}
+
+/** package.json lies beside `src/`, or one level further up when built into `dist/`. */
+function readVersion(): string {
+  for (const candidate of ["../package.json", "../../package.json"]) {
+    try {
+      return JSON.parse(readFileSync(new URL(candidate, import.meta.url), "utf8")).version;
+    } catch {
+      // Not there: the other one.
+    }
+  }
+  throw new Error("package.json is missing beside src/ or dist/");
+}

@@ -1,0 +1,137 @@
+import { readFile, writeFile } from "node:fs/promises";
+import closeWithGrace from "close-with-grace";
+import { Command } from "commander";
+import { apps } from "../apps/all.ts";
+import { makeOpenApi } from "./api/openapi.ts";
+import { type Program, startApi, startWorkerProgram, VERSION } from "./compose.ts";
+import { ConfigError, envExample, readConfig } from "./config.ts";
+import { connect, type Db, disconnect } from "./db/client.ts";
+import { createKey, listKeys, revokeKey } from "./db/keys.ts";
+import { prepareDatabase, startDev } from "./dev.ts";
+import { examine } from "./doctor.ts";
+
+/** sysexits.h: the configuration is at fault, restarting will not help. */
+const EX_CONFIG = 78;
+/** Containers are killed 10 s after SIGTERM at the earliest; steps are far shorter. */
+const DRAIN_MS = 9_000;
+
+const print = (text: string) => process.stdout.write(`${text}\n`);
+
+async function main(): Promise<void> {
+  const program = new Command("darkroom")
+    .description("The job worker service behind AI photo and video apps.")
+    .version(VERSION);
+
+  program
+    .command("dev")
+    .description("everything in one process, with embedded Postgres and the sandbox: needs nothing else")
+    .action(async () => {
+      const dev = await startDev(process.env);
+      print(devBanner(dev));
+      runUntilSignal(dev);
+    });
+  program
+    .command("api")
+    .description("the HTTP API")
+    .action(async () => runUntilSignal(await startApi(readConfig(process.env))));
+  program
+    .command("worker")
+    .description("a worker; run as many as you like")
+    .action(async () => runUntilSignal(await startWorkerProgram(readConfig(process.env))));
+  program
+    .command("migrate")
+    .description("bring the database up to date; repeating is harmless")
+    .action(async () => {
+      const ran = await prepareDatabase(readConfig(process.env).DATABASE_URL);
+      print(ran.length > 0 ? ran.map((name) => `applied ${name}`).join("\n") : "the database is up to date");
+    });
+  program
+    .command("doctor")
+    .description("try everything that a deployment needs; one line each, with the remedy")
+    .action(async () => {
+      const checks = await examine(readConfig(process.env));
+      for (const { ok, name, detail } of checks) print(`${ok ? "✔" : "✖"} ${name}${ok ? "" : `: ${detail}`}`);
+      process.exitCode = checks.every((each) => each.ok) ? 0 : 1;
+    });
+
+  const keys = program.command("keys").description("API keys");
+  keys
+    .command("create")
+    .description("make a key; it is shown once")
+    .requiredOption("--app <app>", `one of ${apps.map((app) => app.id).join(", ")}`)
+    .option("--name <name>", "what it is for", "unnamed")
+    .action(async (options: { app: string; name: string }) => {
+      if (!apps.some((app) => app.id === options.app))
+        return program.error(`there is no app ${options.app}: one of ${apps.map((app) => app.id).join(", ")}`);
+      print(await withDatabase((db) => createKey(db, options.app, options.name)));
+    });
+  keys.command("list").action(async () => {
+    for (const { id, appId, name, createdAt, revokedAt } of await withDatabase(listKeys))
+      print([id, appId, name, createdAt.toISOString(), revokedAt ? "revoked" : "live"].join("\t"));
+  });
+  keys.command("revoke <id>").action(async (id: string) => {
+    if (!(await withDatabase((db) => revokeKey(db, id)))) return program.error(`there is no live key ${id}`);
+    print(`revoked ${id}`);
+  });
+
+  generated(program, "env-example", ".env.example", "write .env.example from the configuration's table", async () =>
+    envExample(),
+  );
+  generated(program, "openapi", "docs/openapi.json", "write the OpenAPI description", makeOpenApi);
+
+  await program.parseAsync();
+}
+
+/** A file that is written from the code; --check fails when it is not what the code would write. */
+function generated(
+  program: Command,
+  name: string,
+  file: string,
+  description: string,
+  make: () => Promise<string>,
+): void {
+  program
+    .command(name)
+    .description(description)
+    .option("--check", `fail when ${file} is out of date`)
+    .action(async (options: { check?: true }) => {
+      const text = await make();
+      if (!options.check) return writeFile(file, text);
+      if ((await readFile(file, "utf8").catch(() => "")) !== text)
+        program.error(`${file} is out of date: run npx tsx src/main.ts ${name}`);
+    });
+}
+
+async function withDatabase<T>(use: (db: Db) => Promise<T>): Promise<T> {
+  const db = connect(readConfig(process.env).DATABASE_URL, { max: 1, name: "cli" });
+  try {
+    return await use(db);
+  } finally {
+    await disconnect(db);
+  }
+}
+
+/** SIGTERM and SIGINT drain; a second signal, or 9 s, ends at once. */
+function runUntilSignal(program: Program): void {
+  closeWithGrace({ delay: DRAIN_MS }, async ({ err }) => {
+    if (err) console.error(err);
+    await program.stop();
+  });
+}
+
+function devBanner(dev: { url: string; key: string; adminPassword: string }): string {
+  return `
+Darkroom is at ${dev.url}
+  docs    ${dev.url}/docs
+  queues  ${dev.url}/queues   (admin / ${dev.adminPassword})
+
+  curl ${dev.url}/api/jobs -H 'authorization: Bearer ${dev.key}' \\
+    -H 'content-type: application/json' -H 'idempotency-key: my-first-job' -H 'prefer: wait=30' \\
+    -d '{"kind":"generation","user":"ann","input":{"prompt":"a lighthouse at dawn","size":"landscape"}}'
+`;
+}
+
+main().catch((error: unknown) => {
+  console.error(error instanceof ConfigError ? `darkroom: ${error.message}` : error);
+  process.exit(error instanceof ConfigError ? EX_CONFIG : 1);
+});
