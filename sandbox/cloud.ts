@@ -1,0 +1,76 @@
+import type { Logger } from "pino";
+import { makeBill } from "./bill.ts";
+import { makeClock } from "./clock.ts";
+import { makeCourse } from "./course.ts";
+import { makeFaults } from "./faults.ts";
+import { type LimitRates, makeLimits } from "./limit.ts";
+import { makeModels } from "./models.ts";
+import { makePhotos } from "./photo.ts";
+import { makeGallery } from "./pictures/gallery.ts";
+import { makeRuns } from "./runs.ts";
+import { makeShelf } from "./shelf.ts";
+import { makeUploads } from "./uploads.ts";
+import { makeWebhooks } from "./webhooks.ts";
+
+export interface CloudOptions {
+  readonly log: Logger;
+  /** Divides every duration of the sandbox's own making: runs, boots, pauses between webhook tries. */
+  readonly speed: number;
+  readonly account: string;
+  /** Tokens that are let in; null: any that begins with "r8_". */
+  readonly tokens: readonly string[] | null;
+  readonly webhookSecret: string;
+  /** Signs download links of /v1/files. */
+  readonly filesSecret: string;
+  readonly webhookRelay: string | null;
+  /** How long outputs, logs and inputs are kept after the end of a run. */
+  readonly outputTtlMs: number;
+  readonly fileTtlMs: number;
+  readonly rateLimits: LimitRates | null;
+  readonly billFile: string | undefined;
+}
+
+const SHELF_BYTES = 2 * 1024 ** 3; // bytes on disk, of uploads and of callers' photos together
+const TIDY_MS = 60_000;
+
+export type Cloud = Awaited<ReturnType<typeof makeCloud>>;
+
+/** Everything behind the HTTP door, put together once. */
+export async function makeCloud(options: CloudOptions) {
+  const { log, speed, account, outputTtlMs } = options;
+  const clock = makeClock();
+  const faults = makeFaults();
+  const bill = makeBill(options.billFile);
+  const models = makeModels(clock, account);
+  const runs = makeRuns(clock, outputTtlMs);
+  const shelf = await makeShelf(SHELF_BYTES);
+  const uploads = makeUploads(shelf, clock, options.fileTtlMs, account, options.filesSecret);
+  const photos = makePhotos(uploads);
+  const webhooks = makeWebhooks({ faults, speed, log, secret: options.webhookSecret, relay: options.webhookRelay });
+  const course = makeCourse({ clock, speed, keptMs: outputTtlMs, faults, webhooks, bill, photos, shelf, models });
+  const gallery = makeGallery(shelf);
+  const limits = makeLimits(options.rateLimits);
+  const tidying = setInterval(() => runs.removeData(), TIDY_MS).unref();
+
+  return {
+    options,
+    log,
+    clock,
+    faults,
+    bill,
+    models,
+    runs,
+    uploads,
+    webhooks,
+    course,
+    gallery,
+    limits,
+
+    async close(): Promise<void> {
+      clearInterval(tidying);
+      course.close();
+      await Promise.all([webhooks.close(), photos.close(), bill.close()]);
+      await shelf.close();
+    },
+  };
+}
