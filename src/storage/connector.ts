@@ -1,0 +1,33 @@
+import type { LookupFunction } from "node:net";
+import { buildConnector } from "undici";
+import { privateAddress } from "./fetch-refused.ts";
+
+export interface Address {
+  readonly address: string;
+  readonly family: number;
+}
+
+const CONNECT_MS = 10_000;
+
+/** Connects to the judged addresses and no others; what it got is compared once more. */
+export function connectorTo(
+  addresses: readonly Address[],
+  mayUse: (address: string) => boolean,
+  stop: AbortSignal,
+): buildConnector.connector {
+  const lookup: LookupFunction = (_name, { all }, callback) => {
+    const first = addresses[0] as Address;
+    if (all) callback(null, [...addresses]);
+    else callback(null, first.address, first.family);
+  };
+  // The signal ends a socket that is still connecting; undici's own stops the request only.
+  const socketOptions = { lookup, timeout: CONNECT_MS, maxCachedSessions: 0, signal: stop };
+  const connect = buildConnector(socketOptions);
+  return (target, callback) =>
+    connect(target, (...[error, socket]) => {
+      if (error || !socket) return callback(error ?? new Error("no socket"), null);
+      if (mayUse(socket.remoteAddress ?? "")) return callback(null, socket);
+      socket.destroy();
+      callback(privateAddress(), null);
+    });
+}
