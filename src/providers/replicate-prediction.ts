@@ -1,0 +1,130 @@
+import { isDeepStrictEqual } from "node:util";
+import type { Status } from "replicate";
+import { z } from "zod";
+import { type FailureCode, failure } from "../domain/failure.ts";
+import type { Look, Order } from "../domain/provider.ts";
+
+/** Only what is read, and only `id` and `status` are insisted on: an ornament of an odd type must not hide a run. */
+export const Prediction = z.object({
+  id: z.string(),
+  status: z.string(),
+  output: z.unknown().optional(),
+  error: z.unknown().optional(),
+  logs: z.string().catch(""),
+  data_removed: z.boolean().catch(false),
+  metrics: z.object({ predict_time: z.number().nullable().catch(null) }).catch({ predict_time: null }),
+  deadline: z.string().nullable().catch(null),
+  completed_at: z.string().nullable().catch(null),
+});
+export type Prediction = z.infer<typeof Prediction>;
+
+export const ListedPrediction = z.object({
+  id: z.string().min(1).max(200),
+  model: z.string().nullable().catch(null),
+  version: z.string().nullable().catch(null),
+  created_at: z.string(),
+  input: z.record(z.string(), z.unknown()).nullable().catch(null),
+  webhook: z.string().min(1).nullable().catch(null),
+  data_removed: z.boolean().catch(false),
+});
+export type ListedPrediction = z.infer<typeof ListedPrediction>;
+
+/** A run that ends at its deadline may be stamped a moment before it. */
+const DEADLINE_SLACK_MS = 1_000;
+
+export function lookOf(prediction: Prediction, now: Date, onStrange: (what: string) => void): Look {
+  const status = prediction.status as Status;
+  switch (status) {
+    case "starting":
+    case "processing":
+      return { status: "running", progress: progressOf(prediction.logs) };
+    case "succeeded":
+      return succeeded(prediction);
+    case "failed": {
+      const text = errorText(prediction.error);
+      return failed(failureOf(text), text);
+    }
+    case "canceled":
+      if (!isPastDeadline(prediction, now)) return { status: "canceled" };
+      return failed("timeout", `stopped at its deadline, ${prediction.deadline}`);
+    case "aborted":
+      return failed("aborted", errorText(prediction.error));
+    default:
+      // A new word is more likely a new way to be busy than a new way to end; the run's own deadline bounds the wait.
+      onStrange(`prediction ${prediction.id} has the unknown status "${status satisfies never}"`);
+      return { status: "running", progress: progressOf(prediction.logs) };
+  }
+}
+
+function succeeded({ output, data_removed, metrics }: Prediction): Look {
+  if (data_removed || output === null || output === undefined)
+    return failed("output_unavailable", "the provider has removed the output; it keeps it for about an hour");
+  const outputs = typeof output === "string" ? [output] : output;
+  if (Array.isArray(outputs) && outputs.length > 0 && outputs.every(isUrl))
+    return { status: "succeeded", outputs, seconds: metrics.predict_time };
+  return failed("provider_failed", `no output URLs, but ${JSON.stringify(output).slice(0, 500)}`);
+}
+
+function isUrl(value: unknown): value is string {
+  return typeof value === "string" && /^(https?:\/\/|data:)/.test(value);
+}
+
+function failed(code: FailureCode, detail: string): Look {
+  return { status: "failed", failure: failure(code, detail) };
+}
+
+/** Free text; the order matters: a refused `safety_tolerance` is no matter of safety. */
+function failureOf(text: string): FailureCode {
+  if (/Prediction input failed validation/i.test(text)) return "input_refused";
+  if (/Prediction interrupted; please retry/i.test(text)) return "interrupted";
+  if (/Director: unexpected error handling prediction \(E\d+\)/i.test(text)) return "interrupted";
+  if (/\b(E1000|E6716)\b/.test(text)) return "interrupted";
+  if (/nsfw|(?<!case[- ])\bsensitive\b|\bsafety\b/i.test(text)) return "content_refused";
+  return "provider_failed";
+}
+
+function errorText(error: unknown): string {
+  if (typeof error === "string") return error;
+  return error === null || error === undefined ? "the provider gave no reason" : JSON.stringify(error);
+}
+
+function isPastDeadline({ deadline, completed_at }: Prediction, now: Date): boolean {
+  if (deadline === null) return false;
+  const endedAt = completed_at === null ? now.getTime() : Date.parse(completed_at);
+  return endedAt >= Date.parse(deadline) - DEADLINE_SLACK_MS;
+}
+
+/** The last progress bar that tqdm drew: " 50%|#####     | 2/4 [00:00<00:00,  9.1it/s]". 0..1, or null. */
+function progressOf(logs: string): number | null {
+  // Logs grow to megabytes; the newest bar is near the end.
+  const lines = logs.slice(-8_000).split(/[\r\n]+/);
+  for (const line of lines.reverse()) {
+    const bar = /^\s*(\d{1,3})%\|[^|]*\|\s*(\d+)\/(\d+)/.exec(line);
+    if (!bar) continue;
+    const [percent, done, of] = bar.slice(1).map(Number) as [number, number, number];
+    return Math.min(1, of > 0 ? done / of : percent / 100);
+  }
+  return null;
+}
+
+/**
+ * Whether a listed prediction is what an order became. The webhook URL is ours alone, so it decides where it was sent.
+ * "doubtful": it may be ours, but what would tell is missing; then nobody may conclude that ours does not exist.
+ */
+export function likeness(listed: ListedPrediction, order: Order): "same" | "other" | "doubtful" {
+  if (listed.webhook !== null) return listed.webhook === order.webhookUrl ? "same" : "other";
+  const model = order.model.split(":")[0]?.toLowerCase();
+  if (listed.model !== null && listed.model.toLowerCase() !== model) return "other";
+  if (order.version !== null && listed.version !== null && listed.version !== order.version) return "other";
+  const isPurged = listed.data_removed || listed.input === null;
+  if (!isPurged && !hasInput(listed.input ?? {}, order)) return "other";
+  // Sent with a webhook and listed without one: either not ours, or this list does not tell webhooks.
+  const isClear = !isPurged && listed.model !== null && order.webhookUrl === null;
+  return isClear ? "same" : "doubtful";
+}
+
+function hasInput(echo: Readonly<Record<string, unknown>>, order: Order): boolean {
+  // As it was after its way over the wire. The echo may have more: defaults that the provider filled in.
+  const sent: Record<string, unknown> = JSON.parse(JSON.stringify(order.input));
+  return Object.entries(sent).every(([key, value]) => isDeepStrictEqual(echo[key], value));
+}

@@ -1,0 +1,292 @@
+import type { WebhookEventType } from "replicate";
+import { FormData } from "undici";
+import { z } from "zod";
+import { type Failure, type FailureCode, failure } from "../domain/failure.ts";
+import {
+  type Answer,
+  type Declined,
+  type Delivery,
+  type Found,
+  type Look,
+  type OfferedFile,
+  type Order,
+  type Postponed,
+  type Provider,
+  ProviderUnreachable,
+  type Resolved,
+  type RunRef,
+  WebhookRefused,
+} from "../domain/provider.ts";
+import { ask, type Call, parseJson, type Reply, retryAfterMs, sendOnce } from "./http.ts";
+import { ListedPrediction, likeness, lookOf, Prediction } from "./replicate-prediction.ts";
+import { checkStandardWebhook } from "./standard-webhook.ts";
+import { makeWebhookSecret } from "./webhook-secret.ts";
+
+export interface ReplicateOptions {
+  /** The account's name in our records. */
+  readonly name: string;
+  readonly token: string;
+  /** With the version: "https://api.replicate.com/v1". On loopback it is the sandbox. */
+  readonly baseUrl: string;
+  /** One, or several while one is being replaced. Without it the account's own secret is asked for. */
+  readonly webhookSecret?: string | readonly string[];
+  readonly clock?: () => Date;
+  /** The bound of one call; default 15 s. */
+  readonly totalMs?: number;
+  /** Hears of words that this adapter does not know yet. */
+  readonly onStrange?: (what: string) => void;
+}
+
+const TOTAL_MS = 15_000;
+/** A file of some tens of MB over a home uplink; only a laptop without a public store uploads at all. */
+const UPLOAD_MS = 60_000;
+const MODEL_FRESH_MS = 60 * 60_000;
+const MAX_MODELS = 1_000;
+const UNAVAILABLE_RETRY_MS = 2_000;
+/** The provider refuses less. */
+const MIN_CANCEL_AFTER_SECONDS = 5;
+/** By how much the provider's clock may be behind ours. */
+const CLOCK_SKEW_MS = 60_000;
+/** Of 100 predictions each. */
+const MAX_PAGES = 20;
+
+/** All four: `start` tells us the id when our answer was lost, `output` and `logs` move the progress bar (S3.11). */
+const EVENTS: readonly WebhookEventType[] = ["start", "output", "logs", "completed"];
+
+const Model = z.object({
+  is_official: z.boolean().catch(false),
+  latest_version: z.object({ id: z.string().min(1) }).nullish(),
+});
+const Created = z.object({ id: z.string().min(1).max(200) });
+const UploadedFile = z.object({ urls: z.object({ get: z.url() }) });
+const Page = z.object({ next: z.string().nullish(), results: z.array(ListedPrediction) });
+const Secret = z.object({ key: z.string() });
+const Delivered = z.object({ id: z.string().min(1).max(200), status: z.string() });
+const Problem = z.object({ title: z.string().optional().catch(undefined), detail: z.unknown().optional() });
+
+/** Replicate's HTTP API, and everything that speaks it. */
+export function makeReplicate(options: ReplicateOptions): Provider {
+  const { name, token, onStrange = () => {} } = options;
+  const base = options.baseUrl.replace(/\/+$/, "");
+  const { origin, hostname } = new URL(base);
+  const isLocal = hostname === "localhost" || hostname === "[::1]" || hostname.startsWith("127.");
+  const totalMs = options.totalMs ?? TOTAL_MS;
+  const clock = options.clock ?? (() => new Date());
+  const models = new Map<string, { readonly version: string | null; readonly readAt: number }>();
+  const secret = makeWebhookSecret({
+    given: [options.webhookSecret ?? []].flat(),
+    fetch: async () => read(Secret, await ask(call("GET", "/webhooks/default/secret")), "webhook secret").key,
+    clock,
+    onStrange,
+  });
+
+  /** The provider's own words, without the things that must not reach our records. */
+  function words(body: string, ...hidden: readonly (string | null)[]): string {
+    const hide = (text: string) =>
+      [token, ...hidden].reduce<string>((rest, it) => (it ? rest.replaceAll(it, "[hidden]") : rest), text);
+    const { title, detail = title } = problemIn(body) ?? {};
+    return typeof detail === "string" ? hide(detail) : hide(body).slice(0, 500);
+  }
+
+  function call(method: Call["method"], path: string, rest: Pick<Call, "body" | "totalMs"> = {}): Call {
+    const url = path.startsWith("/") ? base + path : path;
+    const type = rest.body instanceof FormData ? undefined : { "content-type": "application/json" };
+    return { method, url, totalMs, ...rest, headers: { authorization: `Bearer ${token}`, ...type } };
+  }
+
+  /** For everything but submit: the fields we read, or ProviderUnreachable. */
+  function read<T>(schema: z.ZodType<T>, reply: Reply, what: string): T {
+    const parsed = schema.safeParse(parseJson(reply.body));
+    if (reply.status < 300 && parsed.success) return parsed.data;
+    throw new ProviderUnreachable(`${what}: no usable answer (${reply.status}): ${words(reply.body)}`);
+  }
+
+  async function resolve(model: string): Promise<Resolved | Declined | Postponed> {
+    const at = splitModel(model);
+    if (at === null) return declined("model_not_found", `"${model}" is not owner/name or owner/name:version`);
+    if (at.pin !== null) return { outcome: "resolved", version: at.pin };
+    const known = models.get(model);
+    if (known && clock().getTime() - known.readAt < MODEL_FRESH_MS)
+      return { outcome: "resolved", version: known.version };
+
+    try {
+      const reply = await ask(call("GET", `/models/${at.path}`));
+      const isRefusal = problemIn(reply.body) !== null;
+      if (reply.status === 401 && isRefusal) return declined("provider_auth", words(reply.body));
+      if (reply.status === 404 && isRefusal) return declined("model_not_found", `${model}: ${words(reply.body)}`);
+      const found = read(Model, reply, `model ${model}`);
+      const version = found.is_official ? null : found.latest_version?.id;
+      if (version === undefined) return declined("model_not_found", `${model} has no version that could be run`);
+      remember(model, version);
+      return { outcome: "resolved", version };
+    } catch (error) {
+      if (!(error instanceof ProviderUnreachable)) throw error;
+      return postponed("provider_unavailable", error.message, error.retryAfterMs ?? UNAVAILABLE_RETRY_MS);
+    }
+  }
+
+  function remember(model: string, version: string | null): void {
+    models.delete(model);
+    models.set(model, { version, readAt: clock().getTime() });
+    const oldest = models.keys().next().value;
+    if (models.size > MAX_MODELS && oldest !== undefined) models.delete(oldest);
+  }
+
+  async function offer(file: OfferedFile): Promise<string> {
+    if (isLocal || file.url.startsWith("https:")) return file.url;
+
+    const form = new FormData();
+    form.set("content", new Blob([await file.read()], { type: file.contentType }), file.filename);
+    form.set("filename", file.filename);
+    form.set("type", file.contentType);
+    const reply = await ask(call("POST", "/files", { body: form, totalMs: Math.max(totalMs, UPLOAD_MS) }));
+    return read(UploadedFile, reply, `upload of ${file.filename}`).urls.get;
+  }
+
+  async function submit(order: Order): Promise<Answer> {
+    const at = splitModel(order.model);
+    if (at === null) return declined("model_not_found", `"${order.model}" is not owner/name`);
+    // Replicate refuses it too; this way nothing is sent for it.
+    if (order.webhookUrl !== null && !order.webhookUrl.startsWith("https://"))
+      return declined("input_refused", "the webhook URL is not https");
+
+    const version = order.version ?? at.pin;
+    const path = version === null ? `/models/${at.path}/predictions` : "/predictions";
+    const body = printJson({
+      ...(version !== null && { version }),
+      input: order.input,
+      ...(order.webhookUrl !== null && { webhook: order.webhookUrl, webhook_events_filter: EVENTS }),
+    });
+    if (body === null) return declined("input_refused", "the input cannot be written as JSON");
+    const create = call("POST", path, { body });
+    const seconds = Math.max(MIN_CANCEL_AFTER_SECONDS, Math.ceil(order.cancelAfterSeconds));
+    const headers = { ...create.headers, "cancel-after": `${seconds}s` };
+
+    const sent = await sendOnce({ ...create, headers }, { sendBefore: order.sendBefore, clock });
+    if (sent.sent === "no") return postponed("provider_unavailable", sent.detail, UNAVAILABLE_RETRY_MS);
+    if (sent.sent === "unknown") return { outcome: "lost", detail: sent.detail };
+
+    const answer = answerOf(sent, (text) => words(text, order.webhookUrl));
+    // The version that we remember has been deleted: the next job asks for the current one.
+    if (answer.outcome === "declined" && answer.failure.code === "model_not_found") models.delete(order.model);
+    return answer;
+  }
+
+  async function look(ref: RunRef): Promise<Look> {
+    const reply = await ask(call("GET", `/predictions/${encodeURIComponent(ref.providerRunId)}`));
+    // A 404 of some proxy in between is not the provider's word that it knows no such run.
+    if (reply.status === 404 && problemIn(reply.body)) return { status: "gone" };
+    return lookOf(read(Prediction, reply, `prediction ${ref.providerRunId}`), clock(), onStrange);
+  }
+
+  async function cancel(ref: RunRef): Promise<void> {
+    const reply = await ask(call("POST", `/predictions/${encodeURIComponent(ref.providerRunId)}/cancel`));
+    // Unknown there, or ended already and therefore refused: nothing is left to be stopped. `look` has the verdict.
+    if (reply.status < 300 || [400, 404, 409, 410, 422].includes(reply.status)) return;
+    throw new ProviderUnreachable(`cancel answered ${reply.status}: ${words(reply.body)}`);
+  }
+
+  async function find(
+    order: Order,
+    sentAt: Date,
+    isTaken: (providerRunId: string) => Promise<boolean>,
+  ): Promise<Found> {
+    const since = sentAt.getTime() - CLOCK_SKEW_MS;
+    const deadline = performance.now() + totalMs;
+    let doubtful = false;
+    let url: string | null = `${base}/predictions?created_after=${encodeURIComponent(new Date(since).toISOString())}`;
+    try {
+      for (let pages = 0; url !== null; pages++) {
+        const left = deadline - performance.now();
+        // `next` comes from outside and our token goes with it.
+        const isOurs = URL.canParse(url) && new URL(url).origin === origin;
+        if (pages === MAX_PAGES || left <= 0 || !isOurs) return { outcome: "unread" };
+        const page: z.infer<typeof Page> = read(Page, await ask(call("GET", url, { totalMs: left })), "list");
+        for (const listed of page.results) {
+          if (Date.parse(listed.created_at) < since) return { outcome: doubtful ? "unread" : "absent" };
+          const like = likeness(listed, order);
+          if (like === "other" || (await isTaken(listed.id))) continue;
+          if (like === "same") return { outcome: "found", providerRunId: listed.id };
+          doubtful = true;
+        }
+        url = page.next ?? null;
+      }
+      return { outcome: doubtful ? "unread" : "absent" };
+    } catch (error) {
+      if (error instanceof ProviderUnreachable) return { outcome: "unread" };
+      throw error;
+    }
+  }
+
+  async function verifyWebhook(
+    headers: Readonly<Record<string, string | undefined>>,
+    rawBody: string,
+  ): Promise<Delivery> {
+    const check = () => checkStandardWebhook(headers, rawBody, secret.known(), clock());
+    let verdict = check();
+    if (verdict.verdict === "forged" && (await secret.renew())) verdict = check();
+    if (verdict.verdict === "forged" && secret.known().length === 0)
+      throw new WebhookRefused("unverifiable: the provider did not tell the account's webhook secret. Configure it.");
+    if (verdict.verdict !== "genuine") throw new WebhookRefused(`${verdict.verdict}: ${verdict.reason}`);
+
+    const delivered = Delivered.safeParse(parseJson(rawBody));
+    if (!delivered.success)
+      throw new WebhookRefused("malformed: signed by the provider, but the body has no id and status");
+    return { deliveryId: verdict.deliveryId, providerRunId: delivered.data.id, status: delivered.data.status };
+  }
+
+  return { name, api: "replicate", resolve, offer, submit, look, cancel, find, verifyWebhook };
+}
+
+/** What a create came to, once there is an answer. Whatever is not on this list is lost, never sent again. */
+function answerOf(reply: Reply, words: (body: string) => string): Answer {
+  const { status, body } = reply;
+  if (status === 429) return postponed("rate_limited", words(body), retryAfterMs(reply));
+  if (status >= 200 && status < 300) {
+    const created = Created.safeParse(parseJson(body));
+    if (created.success) return { outcome: "submitted", providerRunId: created.data.id };
+  }
+  const problem = problemIn(body);
+  // A page of some proxy in between proves nothing about the provider, and neither does a 408, whoever says it.
+  if (status < 400 || status >= 500 || status === 408 || problem === null)
+    return { outcome: "lost", detail: `answered ${status}: ${words(body)}`.slice(0, 2_000) };
+  return declined(refusalOf(status, problem.title ?? ""), words(body));
+}
+
+function refusalOf(status: number, title: string): FailureCode {
+  if (status === 401) return "provider_auth";
+  if (status === 402) return "provider_no_credit";
+  if (status === 404) return "model_not_found";
+  if (status === 413) return "input_too_large";
+  if (status === 422 && /invalid version/i.test(title)) return "model_not_found";
+  return "input_refused";
+}
+
+/** What the provider says when it refuses; null when the body is somebody else's. */
+function problemIn(body: string): z.infer<typeof Problem> | null {
+  const problem = Problem.safeParse(parseJson(body)).data;
+  return problem && (problem.detail ?? problem.title) !== undefined ? problem : null;
+}
+
+function printJson(value: unknown): string | null {
+  try {
+    return JSON.stringify(value);
+  } catch {
+    return null;
+  }
+}
+
+/** "owner/name" or "owner/name:version"; null for anything else. */
+function splitModel(model: string): { readonly path: string; readonly pin: string | null } | null {
+  const match = /^(\w[\w.-]*)\/(\w[\w.-]*)(?::([\w.-]+))?$/.exec(model);
+  return match ? { path: `${match[1]}/${match[2]}`, pin: match[3] ?? null } : null;
+}
+
+function declined(code: FailureCode, detail: string): Declined {
+  return { outcome: "declined", failure: failure(code, detail) };
+}
+
+function postponed(code: FailureCode, detail: string, retryAfterMs: number): Postponed {
+  const why: Failure = failure(code, detail);
+  return { outcome: "postponed", failure: why, retryAfterMs };
+}
