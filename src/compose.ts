@@ -132,7 +132,9 @@ export function maskPath(url: string): string {
 
 export function makeParts(config: Config, logger: Logger, name: string): Parts {
   const db = connect(config.DATABASE_URL, { max: config.DATABASE_POOL, name });
-  const backend = config.REDIS_URL ? redisBackend(config.REDIS_URL) : postgresBackend(config.DATABASE_URL);
+  const backend = config.REDIS_URL
+    ? redisBackend(config.REDIS_URL, config.QUEUE_PREFIX)
+    : postgresBackend(config.DATABASE_URL);
   const queues = openQueues(backend);
   return {
     db,

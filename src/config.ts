@@ -71,6 +71,14 @@ const VARIABLES = {
     "Redis 6.2 or newer with maxmemory-policy noeviction, for the queue. Without it the queue is kept in Postgres, which serves one worker process.",
     { example: "redis://localhost:6379" },
   ),
+  QUEUE_PREFIX: variable(
+    "Stores",
+    z
+      .string()
+      .regex(/^[\w-]{1,40}$/, "letters, digits, _ and -, at most 40")
+      .default("darkroom"),
+    "Begins every key in Redis; keeps deployments that share one apart.",
+  ),
   STORAGE_PROVIDER: variable(
     "Stores",
     z

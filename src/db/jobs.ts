@@ -1,6 +1,7 @@
 import { asc, eq, sql } from "drizzle-orm";
+import { dueAt } from "../domain/agenda.ts";
 import { failure } from "../domain/failure.ts";
-import { dueAt, type Event, isEnded, type Job, next, type Run } from "../domain/job.ts";
+import { type Event, isEnded, type Job, next, type Run } from "../domain/job.ts";
 import type { KindName } from "../domain/kinds/kind.ts";
 import { settlement } from "../domain/pricing.ts";
 import type { Db, Queryable } from "./client.ts";

@@ -42,7 +42,8 @@ export const FAILURES = {
   provider_unavailable: {
     retryable: true,
     says: "The image service cannot be reached; we keep trying.",
-    remedy: "No byte reached the provider (connection refused, DNS, TLS). It is asked again later.",
+    remedy:
+      "The provider could not be reached or gave no usable answer before anything was ordered. It is asked again later.",
   },
   interrupted: {
     retryable: true,

@@ -28,8 +28,9 @@ export interface Provider {
   /**
    * Looks for the run of an order whose answer was lost, by listing what was created since `sentAt` and matching the
    * order's exact marker. "absent" means: the list was read completely and it is not there (yet: lists lag).
+   * `isTaken` says of a run there whether another run of ours already stands for it: two orders may be equal.
    */
-  find(order: Order, sentAt: Date): Promise<Found>;
+  find(order: Order, sentAt: Date, isTaken: (providerRunId: string) => Promise<boolean>): Promise<Found>;
 
   /** Checks the signature and age of a webhook. Throws WebhookRefused. The body is a hint, never the truth. */
   verifyWebhook(headers: Readonly<Record<string, string | undefined>>, rawBody: string): Promise<Delivery>;

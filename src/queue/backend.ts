@@ -90,7 +90,7 @@ export function postgresBackend(databaseUrl: string): Backend {
 }
 
 /** The production backend, and what more than one host needs. `prefix` keeps deployments that share a Redis apart. */
-export function redisBackend(redisUrl: string, prefix = "darkroom"): Backend {
+export function redisBackend(redisUrl: string, prefix: string): Backend {
   // Producers fail fast: what cannot be added now is added by the sweep.
   const producer = new Redis(redisUrl, {
     maxRetriesPerRequest: 1,

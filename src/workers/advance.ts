@@ -1,5 +1,6 @@
 import { apply, claim, giveUp, type JobRecord, LeaseLost, loadJob, release, timeBy } from "../db/jobs.ts";
-import { isEnded, type Step, stepsDue } from "../domain/job.ts";
+import { type Step, stepsDue } from "../domain/agenda.ts";
+import { isEnded } from "../domain/job.ts";
 import { ProviderUnreachable } from "../domain/provider.ts";
 import type { Leases } from "./leases.ts";
 import type { Services } from "./services.ts";

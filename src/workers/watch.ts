@@ -1,7 +1,8 @@
 import { apply, timeBy } from "../db/jobs.ts";
-import { claimLooks, type DueLook, type Looked, noteLooks } from "../db/looks.ts";
+import { claimLooks, type DueLook, findRunByProviderId, type Looked, noteLooks } from "../db/looks.ts";
+import { stepsDue } from "../domain/agenda.ts";
 import { failure } from "../domain/failure.ts";
-import { type Event, stepsDue } from "../domain/job.ts";
+import type { Event } from "../domain/job.ts";
 import { lookDelayMs } from "../domain/pacing.ts";
 import { type Look, type Provider, ProviderUnreachable } from "../domain/provider.ts";
 import { modelOfRun } from "../domain/routing.ts";
@@ -126,7 +127,9 @@ async function find(services: Services, provider: Provider, due: DueLook): Promi
   const at = timeBy(due);
   const cancelAfterSeconds = Math.ceil((due.expiresAt.getTime() - due.sentAt.getTime()) / 1_000);
   const order = toOrder(services, { id: runId, ...due }, due.sentAt, cancelAfterSeconds);
-  const found = await provider.find(order, due.sentAt);
+  const isTaken = async (providerRunId: string) =>
+    (await findRunByProviderId(services.db, provider.name, providerRunId)) !== null;
+  const found = await provider.find(order, due.sentAt, isTaken);
   services.logger.info(
     { run_id: runId, job_id: due.jobId, outcome: found.outcome },
     "looked for a run whose answer was lost",

@@ -1,0 +1,166 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { pino } from "pino";
+import { type Sandbox, startSandbox } from "../../sandbox/sandbox.ts";
+import type { JobJson } from "../../src/api/job-json.ts";
+import { type Program, startApi, startWorkerProgram } from "../../src/compose.ts";
+import { type Config, readConfig } from "../../src/config.ts";
+import { connect, type Db, disconnect } from "../../src/db/client.ts";
+import { ledgerDrift } from "../../src/db/credits.ts";
+import { freePort } from "../../src/db/embedded.ts";
+import { createKey } from "../../src/db/keys.ts";
+import { prepareDatabase } from "../../src/dev.ts";
+import { freshDatabase } from "./database.ts";
+import { redisPrefix, redisUrl } from "./redis.ts";
+
+/** Everything of one deployment in this process, with a database of its own. */
+export interface Spine {
+  readonly api: Program;
+  readonly sandbox: Sandbox;
+  readonly db: Db;
+  readonly config: Config;
+  readonly key: string;
+  readonly workers: Program[];
+  startWorker(env?: Record<string, string>): Promise<Program>;
+  call(method: string, path: string, options?: CallOptions): Promise<Answer>;
+  /** Submits a job and expects it to be accepted. */
+  submit(body: Record<string, unknown>, key?: string): Promise<JobJson & { balance: { available: number } }>;
+  /** Asks until the job has ended, at most `ms`. */
+  ended(id: string, ms?: number): Promise<JobJson>;
+  /** Asks until `what` of the job is true, at most `ms`. */
+  until(id: string, what: (job: JobJson) => boolean, ms?: number): Promise<JobJson>;
+  /** Fails unless the money and the purchases add up: what must hold after every test. */
+  audit(): Promise<{ drift: number; unsettled: number; unexplainedRuns: string[] }>;
+  stop(): Promise<void>;
+}
+
+export interface CallOptions {
+  readonly body?: unknown;
+  readonly headers?: Record<string, string>;
+  /** Instead of the app's own; null: none. */
+  readonly key?: string | null;
+}
+
+export interface Answer {
+  readonly status: number;
+  readonly headers: Headers;
+  // biome-ignore lint/suspicious/noExplicitAny: a test reads what a caller would see, and asserts it.
+  readonly body: any;
+}
+
+export interface SpineOptions {
+  readonly workers?: number;
+  readonly env?: Record<string, string>;
+  readonly speed?: number;
+  /** The provider calls back: the public address is https, and the sandbox delivers to the API behind it. */
+  readonly webhooks?: boolean;
+}
+
+const LOG = pino({ level: process.env["TEST_LOG"] ?? "silent" });
+
+export async function startSpine(options: SpineOptions = {}): Promise<Spine> {
+  const { workers: count = 1, env = {}, speed = 10, webhooks = false } = options;
+  const database = await freshDatabase();
+  await prepareDatabase(database.url);
+  const folder = await mkdtemp(join(tmpdir(), "darkroom-spine-"));
+  const sandbox = await startSandbox({ speed });
+  const redis = process.env["QUEUE_BACKEND"] === "redis" ? redisUrl() : null;
+  const port = await freePort();
+  const publicUrl = webhooks ? "https://darkroom.example.test" : `http://127.0.0.1:${port}`;
+  const config = readConfig({
+    NODE_ENV: "test",
+    HOST: "127.0.0.1",
+    PORT: String(port),
+    HEALTH_PORT: "0",
+    PUBLIC_URL: publicUrl,
+    DATABASE_URL: database.url,
+    STORAGE_DIR: folder,
+    AI_PROVIDER: "sandbox",
+    SANDBOX_URL: sandbox.url,
+    SIGNING_SECRET: "a secret of the tests that is long enough",
+    ADMIN_PASSWORD: "admin of the tests",
+    LOST_AFTER_SECONDS: "3",
+    ...(redis ? { REDIS_URL: redis, QUEUE_PREFIX: redisPrefix() } : {}),
+    ...env,
+  });
+  const api = await startApi(config, LOG);
+  if (webhooks) sandbox.setWebhookRelay(api.url);
+  const db = connect(database.url, { max: 2, name: "test" });
+  const key = await createKey(db, "demo", "test");
+  const workers: Program[] = [];
+
+  const spine: Spine = {
+    api,
+    sandbox,
+    db,
+    config,
+    key,
+    workers,
+    async startWorker(more = {}) {
+      const worker = await startWorkerProgram({ ...config, ...readConfig({ ...asEnv(config), ...more }) }, LOG);
+      workers.push(worker);
+      return worker;
+    },
+    async call(method, path, { body, headers = {}, key: given = key } = {}) {
+      const raw = Buffer.isBuffer(body) || typeof body === "string" || body instanceof FormData || body === undefined;
+      const response = await fetch(`${api.url}${path}`, {
+        method,
+        headers: {
+          ...(given ? { authorization: `Bearer ${given}` } : {}),
+          ...(raw ? {} : { "content-type": "application/json" }),
+          ...headers,
+        },
+        ...(body === undefined
+          ? {}
+          : { body: (raw ? body : JSON.stringify(body)) as NonNullable<RequestInit["body"]> }),
+        signal: AbortSignal.timeout(70_000),
+      });
+      const text = await response.text();
+      const json = /json/.test(response.headers.get("content-type") ?? "");
+      return { status: response.status, headers: response.headers, body: json ? JSON.parse(text) : text };
+    },
+    async submit(body, idempotencyKey = crypto.randomUUID()) {
+      const answer = await spine.call("POST", "/api/jobs", { body, headers: { "idempotency-key": idempotencyKey } });
+      if (answer.status !== 202) throw new Error(`refused: ${JSON.stringify(answer.body)}`);
+      return answer.body;
+    },
+    ended: (id, ms = 20_000) => spine.until(id, (job) => job.endedAt !== null, ms),
+    async until(id, what, ms = 20_000) {
+      const deadline = Date.now() + ms;
+      for (;;) {
+        const { body } = await spine.call("GET", `/api/jobs/${id}`);
+        if (what(body)) return body;
+        if (Date.now() > deadline)
+          throw new Error(`job ${id} is not there yet after ${ms} ms: ${JSON.stringify(body, null, 1)}`);
+        await new Promise((resolve) => setTimeout(resolve, 50));
+      }
+    },
+    async audit() {
+      const { credits, unsettledJobs } = await ledgerDrift(db);
+      const rows = await db.$client`select provider_run_id from runs where provider_run_id is not null`;
+      const ours = new Set(rows.map((row) => row["provider_run_id"] as string));
+      const theirs = sandbox.bill().lines.map((line) => line.id);
+      return { drift: credits, unsettled: unsettledJobs, unexplainedRuns: theirs.filter((id) => !ours.has(id)) };
+    },
+    async stop() {
+      await Promise.all(workers.map((worker) => worker.stop()));
+      await api.stop();
+      await disconnect(db);
+      await sandbox.close();
+      await database.drop();
+      await rm(folder, { recursive: true, force: true });
+    },
+  };
+  for (let index = 0; index < count; index++) await spine.startWorker();
+  return spine;
+}
+
+/** What `readConfig` would have read to give this. */
+function asEnv(config: Config): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(config).flatMap(([name, value]) =>
+      value === undefined ? [] : [[name, Array.isArray(value) ? value.join(",") : String(value)]],
+    ),
+  );
+}

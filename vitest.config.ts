@@ -1,0 +1,43 @@
+import { defineConfig } from "vitest/config";
+import { findChromium, findRedis } from "./test/rig/programs.ts";
+
+/** Two cores here and in CI: more workers only make each other's waits longer. No retries: a flaky test is a bug. */
+const limits = { maxWorkers: 2, testTimeout: 30_000, hookTimeout: 60_000, retry: 0, pool: "forks" as const };
+
+/** What misses is said, or refused, by the global setup. */
+const hasRedis = findRedis() !== null;
+const hasChromium = findChromium() !== null;
+
+export default defineConfig({
+  test: {
+    ...limits,
+    globalSetup: "./test/rig/global-setup.ts",
+    projects: [
+      {
+        test: {
+          ...limits,
+          name: "postgres",
+          include: ["test/**/*.test.ts"],
+          exclude: ["test/browser/**"],
+          env: { QUEUE_BACKEND: "postgres" },
+        },
+      },
+      {
+        test: {
+          ...limits,
+          name: "redis",
+          include: hasRedis ? ["test/queue/**/*.test.ts"] : [],
+          env: { QUEUE_BACKEND: "redis" },
+        },
+      },
+      {
+        test: {
+          ...limits,
+          name: "browser",
+          include: hasChromium ? ["test/browser/**/*.test.ts"] : [],
+          env: { QUEUE_BACKEND: "postgres" },
+        },
+      },
+    ],
+  },
+});
