@@ -31,6 +31,8 @@ export interface EntryWorker {
 /** Where BullMQ keeps its entries. The two differ only in how connections are made; nothing else here knows which it is. */
 export interface Backend {
   readonly name: "postgres" | "redis";
+  /** False while it is known to be out of reach. */
+  connected(): boolean;
   queue(kind: KindName): EntryQueue;
   worker(kind: KindName, read: EntryReader, options: Pick<WorkerOptions, "concurrency">): EntryWorker;
   /** Throws when the backend cannot be used; the message says why. */
@@ -67,6 +69,7 @@ export function postgresBackend(databaseUrl: string): Backend {
   pool.on("error", () => {}); // An idle connection was cut; the next query opens another.
   return {
     name: "postgres",
+    connected: () => true,
     queue: (kind) => new Queue(kind, { connection, ...QUEUE_OPTIONS }, createPostgresBackend),
     worker: (kind, read, options) =>
       new Worker(
@@ -91,18 +94,14 @@ export function postgresBackend(databaseUrl: string): Backend {
 
 /** The production backend, and what more than one host needs. `prefix` keeps deployments that share a Redis apart. */
 export function redisBackend(redisUrl: string, prefix: string): Backend {
-  // Producers fail fast: what cannot be added now is added by the sweep.
-  const producer = new Redis(redisUrl, {
-    maxRetriesPerRequest: 1,
-    enableOfflineQueue: false,
-    connectTimeout: 5_000,
-    lazyConnect: false,
-  });
+  // BullMQ's first commands wait for the connection, however long that takes; that wakes fail fast is seen to in queue.ts.
+  const producer = new Redis(redisUrl, { maxRetriesPerRequest: null, connectTimeout: 5_000 });
   producer.on("error", () => {}); // Said by the call that failed, and by readiness.
   const consumers: Redis[] = [];
   return {
     name: "redis",
-    queue: (kind) => new Queue(kind, { connection: producer, prefix, skipWaitingForReady: true, ...QUEUE_OPTIONS }),
+    connected: () => producer.status === "ready",
+    queue: (kind) => new Queue(kind, { connection: producer, prefix, ...QUEUE_OPTIONS }),
     worker(kind, read, options) {
       const connection = new Redis(redisUrl, { maxRetriesPerRequest: null, connectTimeout: 5_000 });
       connection.on("error", () => {});

@@ -26,10 +26,13 @@ export interface Queues {
 }
 
 const WAKE_TIMEOUT_MS = 3_000;
+/** Wakes that were given up may still wait in a socket; more of them than this are refused until it answers. */
+const MOST_UNANSWERED = 100;
 
 export function openQueues(backend: Backend): Queues {
   const byKind = new Map(KINDS.map((kind) => [kind, backend.queue(kind)]));
   for (const queue of byKind.values()) queue.on("error", () => {}); // Said by the call that failed.
+  let unanswered = 0;
   const queueOf = (kind: KindName) => {
     const queue = byKind.get(kind);
     if (!queue) throw new Error(`there is no queue for kind ${kind}`);
@@ -38,12 +41,16 @@ export function openQueues(backend: Backend): Queues {
   return {
     queues: [...byKind.values()],
     async wake(wakes) {
+      if (!backend.connected()) throw new Error(`the queue (${backend.name}) is not connected`);
+      if (unanswered >= MOST_UNANSWERED) throw new Error(`the queue (${backend.name}) does not answer`);
       const adds = KINDS.map((kind) => {
         const mine = wakes.filter((wake) => wake.kind === kind);
         const entries = mine.map(({ id, epoch }) => ({ name: kind, data: { id }, opts: { jobId: `${id}-${epoch}` } }));
         return entries.length > 0 ? queueOf(kind).addBulk(entries) : null;
       });
-      await within(WAKE_TIMEOUT_MS, Promise.all(adds));
+      unanswered++;
+      const added = Promise.all(adds).finally(() => unanswered--);
+      await within(WAKE_TIMEOUT_MS, added);
     },
     async counts() {
       const counted = await Promise.all(

@@ -1,10 +1,9 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { pino } from "pino";
 import { type Sandbox, startSandbox } from "../../sandbox/sandbox.ts";
 import type { JobJson } from "../../src/api/job-json.ts";
-import { type Program, startApi, startWorkerProgram } from "../../src/compose.ts";
+import { makeLogger, type Program, startApi, startWorkerProgram } from "../../src/compose.ts";
 import { type Config, readConfig } from "../../src/config.ts";
 import { connect, type Db, disconnect } from "../../src/db/client.ts";
 import { ledgerDrift } from "../../src/db/credits.ts";
@@ -57,7 +56,7 @@ export interface SpineOptions {
   readonly webhooks?: boolean;
 }
 
-const LOG = pino({ level: process.env["TEST_LOG"] ?? "silent" });
+const LOG = makeLogger({ LOG_LEVEL: (process.env["TEST_LOG"] as Config["LOG_LEVEL"] | undefined) ?? "silent" }, "test");
 
 export async function startSpine(options: SpineOptions = {}): Promise<Spine> {
   const { workers: count = 1, env = {}, speed = 10, webhooks = false } = options;
