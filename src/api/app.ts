@@ -88,6 +88,7 @@ export async function makeApp(services: ApiServices): Promise<ApiApp> {
     keepAliveTimeout: 75_000,
     routerOptions: { maxParamLength: 512 },
   }).withTypeProvider<ZodTypeProvider>();
+  app.removeContentTypeParser("text/plain"); // JSON only; what else a route takes it says itself.
   app.setValidatorCompiler(validatorCompiler);
   app.setSerializerCompiler(serializerCompiler);
   answerProblems(app as unknown as FastifyInstance);

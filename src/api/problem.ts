@@ -116,7 +116,7 @@ export function invalidInput(context: string, validation: readonly Validation[])
     const keys = issue && "keys" in issue && Array.isArray(issue.keys) ? issue.keys : [];
     if (keys.length > 0)
       return keys.map((key) => ({
-        pointer: `${each.instancePath}/${key}`,
+        pointer: `${each.instancePath.replace(/\/$/, "")}/${key}`,
         detail: "unknown field: remove it, or check its spelling at /docs",
       }));
     return [{ pointer: each.instancePath, detail: each.message ?? "not valid" }];

@@ -1,6 +1,7 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import postgres from "postgres";
 import { type Sandbox, startSandbox } from "../../sandbox/sandbox.ts";
 import type { JobJson } from "../../src/api/job-json.ts";
 import { makeLogger, type Program, startApi, startWorkerProgram } from "../../src/compose.ts";
@@ -18,6 +19,8 @@ export interface Spine {
   readonly api: Program;
   readonly sandbox: Sandbox;
   readonly db: Db;
+  /** For looking into the tables. */
+  readonly sql: postgres.Sql;
   readonly config: Config;
   readonly key: string;
   readonly workers: Program[];
@@ -86,6 +89,7 @@ export async function startSpine(options: SpineOptions = {}): Promise<Spine> {
   const api = await startApi(config, LOG);
   if (webhooks) sandbox.setWebhookRelay(api.url);
   const db = connect(database.url, { max: 2, name: "test" });
+  const tables = postgres(database.url, { max: 2, onnotice: () => {} });
   const key = await createKey(db, "demo", "test");
   const workers: Program[] = [];
 
@@ -93,6 +97,7 @@ export async function startSpine(options: SpineOptions = {}): Promise<Spine> {
     api,
     sandbox,
     db,
+    sql: tables,
     config,
     key,
     workers,
@@ -137,7 +142,7 @@ export async function startSpine(options: SpineOptions = {}): Promise<Spine> {
     },
     async audit() {
       const { credits, unsettledJobs } = await ledgerDrift(db);
-      const rows = await db.$client`select provider_run_id from runs where provider_run_id is not null`;
+      const rows = await tables`select provider_run_id from runs where provider_run_id is not null`;
       const ours = new Set(rows.map((row) => row["provider_run_id"] as string));
       const theirs = sandbox.bill().lines.map((line) => line.id);
       return { drift: credits, unsettled: unsettledJobs, unexplainedRuns: theirs.filter((id) => !ours.has(id)) };
@@ -146,6 +151,7 @@ export async function startSpine(options: SpineOptions = {}): Promise<Spine> {
       await Promise.all(workers.map((worker) => worker.stop()));
       await api.stop();
       await disconnect(db);
+      await tables.end({ timeout: 5 });
       await sandbox.close();
       await database.drop();
       await rm(folder, { recursive: true, force: true });

@@ -1,0 +1,381 @@
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import sharp from "sharp";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { createKey, revokeKey } from "../src/db/keys.ts";
+import { type Answer, type CallOptions, type Spine, startSpine } from "./rig/spine.ts";
+
+let spine: Spine;
+/** Serves what it is told to: a web server that is none of ours. */
+let elsewhere: Server;
+const call = (method: string, path: string, options?: CallOptions) => spine.call(method, path, options);
+const post = (body: unknown, headers: Record<string, string> = {}) =>
+  call("POST", "/api/jobs", { body, headers: { "idempotency-key": crypto.randomUUID(), ...headers } });
+
+beforeAll(async () => {
+  spine = await startSpine({ workers: 0 });
+  elsewhere = createServer((_request, response) => response.end("hello"));
+  await new Promise<void>((resolve) => elsewhere.listen(0, "127.0.0.1", resolve));
+});
+afterAll(async () => {
+  elsewhere?.close();
+  await spine?.stop();
+});
+afterEach(async () => {
+  expect(await spine.audit()).toEqual({ drift: 0, unsettled: 0, unexplainedRuns: [] });
+});
+
+const fine = { kind: "generation", user: "ann", input: { prompt: "a lighthouse" } };
+const generation = (input: Record<string, unknown>) => ({ ...fine, input: { ...fine.input, ...input } });
+
+async function entries(): Promise<number> {
+  const [row] = await spine.sql`select count(*)::int as n from credit_ledger where type <> 'grant'`;
+  return row?.["n"];
+}
+
+describe("what is refused is a problem document that names the field and the remedy, and charges nothing", () => {
+  const cases: [string, () => Promise<Answer>, number, string, RegExp][] = [
+    ["an unknown field", () => post({ ...fine, colour: "red" }), 422, "/colour", /unknown field/],
+    ["an unknown field of the input", () => post(generation({ colour: "red" })), 422, "/input/colour", /unknown field/],
+    ["a wrong type", () => post(generation({ images: "two" })), 422, "/input/images", /expected (number|int)/i],
+    ["no prompt", () => post({ ...fine, input: {} }), 422, "/input/prompt", /string/],
+    ["a blank prompt", () => post(generation({ prompt: "   " })), 422, "/input/prompt", /1/],
+    ["a prompt that is too long", () => post(generation({ prompt: "x".repeat(2_001) })), 422, "/input/prompt", /2000/],
+    ["a width out of range", () => post(generation({ width: 5_000, height: 512 })), 422, "/input/width", /1440/],
+    ["a width without a height", () => post(generation({ width: 512 })), 422, "/input/height", /give height too/],
+    [
+      "a size and a width",
+      () => post(generation({ size: "square", width: 512, height: 512 })),
+      422,
+      "/input/size",
+      /either/,
+    ],
+    ["five images", () => post(generation({ images: 5 })), 422, "/input/images", /4/],
+    ["no images", () => post(generation({ images: 0 })), 422, "/input/images", /1/],
+    ["a fractional seed", () => post(generation({ seed: 1.5 })), 422, "/input/seed", /int/],
+    ["an unknown kind", () => post({ ...fine, kind: "sculpture" }), 422, "/kind", /kind|Invalid/i],
+    ["an unknown model", () => post({ ...fine, model: "dall-e-9" }), 422, "/model", /flux-schnell/],
+    ["a model of another kind", () => post({ ...fine, model: "flux-kontext-pro" }), 422, "/model", /flux-schnell/],
+    ["no user", () => post({ kind: "generation", input: { prompt: "x" } }), 422, "/user", /string/],
+    [
+      "metadata that is too large",
+      () => post({ ...fine, metadata: { note: "x".repeat(9_000) } }),
+      422,
+      "/metadata",
+      /8192/,
+    ],
+    [
+      "a character that no database keeps",
+      () => post({ ...fine, metadata: { note: "\u0000" } }),
+      422,
+      "/metadata",
+      /U\+0000/,
+    ],
+    [
+      "a staging without a photo",
+      () => post({ kind: "staging", user: "ann", input: {} }),
+      422,
+      "/input/image",
+      /string/,
+    ],
+    [
+      "a staging of an unknown upload",
+      () => post({ kind: "staging", user: "ann", input: { image: crypto.randomUUID() } }),
+      422,
+      "/input/image",
+      /no upload/,
+    ],
+    [
+      "a photo at a private address",
+      () => post({ kind: "staging", user: "ann", input: { image: "https://10.0.0.1/room.jpg" } }),
+      422,
+      "/input/image",
+      /./,
+    ],
+    [
+      "a photo on this very machine",
+      () =>
+        post({
+          kind: "staging",
+          user: "ann",
+          input: { image: `http://127.0.0.1:${(elsewhere.address() as AddressInfo).port}/` },
+        }),
+      422,
+      "/input/image",
+      /./,
+    ],
+    [
+      "a photo that is no address",
+      () => post({ kind: "staging", user: "ann", input: { image: "room.jpg" } }),
+      422,
+      "/input/image",
+      /./,
+    ],
+    [
+      "a style that does not exist",
+      () => post({ kind: "staging", user: "ann", input: { image: crypto.randomUUID(), style: "baroque" } }),
+      422,
+      "/input/style",
+      /modern/,
+    ],
+  ];
+  for (const [name, send, status, pointer, detail] of cases)
+    test(name, async () => {
+      const before = await entries();
+      const answer = await send();
+      expect(answer.body).toMatchObject({ status, errors: [{ pointer }] });
+      expect(answer.status).toBe(status);
+      expect(answer.headers.get("content-type")).toMatch("application/problem+json");
+      expect(answer.body.errors[0].detail).toMatch(detail);
+      expect(answer.body.detail).toContain(pointer);
+      expect(answer.body.instance).toBe(answer.headers.get("x-request-id"));
+      expect(await entries()).toBe(before);
+      expect(await spine.sql`select 1 from jobs`).toHaveLength(0);
+    });
+
+  test("no API key", async () => {
+    const answer = await call("POST", "/api/jobs", { body: fine, key: null });
+    expect(answer).toMatchObject({ status: 401, body: { code: "unauthenticated" } });
+    expect(answer.headers.get("www-authenticate")).toMatch("Bearer");
+    expect(answer.body.detail).toMatch(/npm run keys/);
+  });
+
+  test("an API key that is not ours, or was altered", async () => {
+    for (const key of ["nonsense", `${spine.key}x`, spine.key.replace(/.$/, (last) => (last === "A" ? "B" : "A"))])
+      expect((await call("GET", "/api/jobs", { key })).status).toBe(401);
+  });
+
+  test("a revoked API key", async () => {
+    const key = await createKey(spine.db, "demo", "short-lived");
+    await revokeKey(spine.db, key.split("_")[1] as string);
+    expect((await call("GET", "/api/jobs", { key })).status).toBe(401);
+  });
+
+  test("no Idempotency-Key", async () => {
+    const answer = await call("POST", "/api/jobs", { body: fine });
+    expect(answer).toMatchObject({ status: 400, body: { code: "idempotency_key_missing" } });
+  });
+
+  test("more credits than the user has, with what is required and what there is", async () => {
+    await call("POST", "/api/credits/poor/grants", { body: { credits: 1 }, headers: { "idempotency-key": "poor" } });
+    const uploaded = await call("POST", "/api/uploads", {
+      body: await photo(),
+      headers: { "content-type": "image/png" },
+    });
+    const staging = { kind: "staging", user: "poor", input: { image: uploaded.body.id } };
+    // Spend what the signup and the grant gave, 201, down to 1.
+    for (let spent = 0; spent < 200; spent += 40) expect((await post(staging)).status).toBe(202);
+    const answer = await post(staging);
+    expect(answer).toMatchObject({ status: 402, body: { code: "insufficient_credits", required: 40, available: 1 } });
+    expect(answer.body.detail).toMatch(/grants/);
+    await spine.sql`update jobs set due_at = null`; // Nobody works on them here.
+    expect((await call("GET", "/api/credits/poor")).body).toMatchObject({ available: 1 });
+  });
+
+  test("a body that is too large", async () => {
+    const answer = await post({ ...fine, metadata: { note: "x".repeat(1_100_000) } });
+    expect(answer).toMatchObject({ status: 413, body: { code: "payload_too_large" } });
+  });
+
+  test("a body that is not JSON", async () => {
+    const headers = { "idempotency-key": "k", "content-type": "application/json" };
+    expect(await call("POST", "/api/jobs", { body: "{nope", headers })).toMatchObject({
+      status: 400,
+      body: { code: "malformed_request" },
+    });
+    expect(await call("POST", "/api/jobs", { body: "", headers })).toMatchObject({
+      status: 400,
+      body: { code: "malformed_request" },
+    });
+    expect(
+      await call("POST", "/api/jobs", { body: "a=b", headers: { ...headers, "content-type": "text/plain" } }),
+    ).toMatchObject({ status: 415, body: { code: "unsupported_media_type" } });
+  });
+
+  test("a job of another app, which does not exist for this one", async () => {
+    await spine.sql`insert into apps (id, name, signup_grant, daily_allowance) values ('other', 'Other', 0, 0) on conflict do nothing`;
+    const theirs = await createKey(spine.db, "other", "test");
+    const { id } = await spine.submit(fine);
+    for (const [method, path] of [
+      ["GET", ""],
+      ["GET", "/timeline"],
+      ["GET", "/events"],
+      ["POST", "/cancel"],
+      ["POST", "/sync"],
+    ])
+      expect(await call(method as string, `/api/jobs/${id}${path}`, { key: theirs })).toMatchObject({
+        status: 404,
+        body: { code: "not_found" },
+      });
+    expect((await call("GET", "/api/jobs", { key: theirs })).body.jobs).toEqual([]);
+    expect(await call("GET", "/api/jobs/not-an-id")).toMatchObject({ status: 422 });
+    expect(await call("GET", `/api/jobs/${crypto.randomUUID()}`)).toMatchObject({ status: 404 });
+  });
+
+  test("a route that does not exist", async () => {
+    expect(await call("GET", "/api/nope")).toMatchObject({ status: 404, body: { code: "not_found" } });
+  });
+});
+
+async function photo(width = 64, height = 48): Promise<Buffer> {
+  return sharp({ create: { width, height, channels: 3, background: "#a08060" } })
+    .png()
+    .toBuffer();
+}
+
+describe("an upload", () => {
+  const upload = (body: unknown, type: string) =>
+    call("POST", "/api/uploads", { body, headers: { "content-type": type } });
+
+  test("is told by its bytes, whatever the request calls it, and kept once", async () => {
+    const first = await upload(await photo(), "image/jpeg");
+    expect(first).toMatchObject({ status: 201, body: { contentType: "image/png", width: 64, height: 48 } });
+    const form = new FormData();
+    form.append("file", new Blob([await photo()]), "room.png");
+    const second = await call("POST", "/api/uploads", { body: form });
+    expect(second).toMatchObject({ status: 201, body: { id: first.body.id } });
+  });
+
+  test("that is no image is refused, and so is one that only claims to be", async () => {
+    expect(await upload(Buffer.from("<svg xmlns='http://www.w3.org/2000/svg'/>"), "image/png")).toMatchObject({
+      status: 422,
+      body: { code: "file_refused", reason: "not_an_image" },
+    });
+    const half = (await photo(800, 600)).subarray(0, 400);
+    expect(await upload(half, "image/png")).toMatchObject({
+      status: 422,
+      body: { code: "file_refused", reason: "corrupt" },
+    });
+  });
+
+  test("that would unfold to gigabytes is refused before it is decoded", async () => {
+    const bomb = await sharp({ create: { width: 12_000, height: 12_000, channels: 3, background: "white" } })
+      .png({ compressionLevel: 9 })
+      .toBuffer();
+    expect(bomb.length).toBeLessThan(2_000_000);
+    expect(await upload(bomb, "image/png")).toMatchObject({ status: 422, body: { reason: "too_many_pixels" } });
+  });
+
+  test("of the wrong content type, of an empty form, or without a key is refused", async () => {
+    expect((await upload("hello", "text/plain")).status).toBe(415);
+    expect((await call("POST", "/api/uploads", { body: new FormData() })).status).toBe(400);
+    expect(
+      (await call("POST", "/api/uploads", { body: await photo(), headers: { "content-type": "image/png" }, key: null }))
+        .status,
+    ).toBe(401);
+  });
+});
+
+describe("the same Idempotency-Key", () => {
+  test("with the same body answers with the same job, charged once, however often and at once", async () => {
+    const body = { ...fine, user: "once" };
+    const answers = await Promise.all(
+      Array.from({ length: 50 }, () => call("POST", "/api/jobs", { body, headers: { "idempotency-key": "same" } })),
+    );
+    expect(new Set(answers.map((answer) => answer.body.id)).size).toBe(1);
+    expect(answers.every((answer) => answer.status === 202)).toBe(true);
+    expect(answers.filter((answer) => answer.headers.get("idempotency-replayed") === null)).toHaveLength(1);
+    expect((await call("GET", "/api/credits/once")).body.available).toBe(199);
+    // Quoted, as the draft has it, and bare mean the same; and so does another order of the members.
+    const quoted = await call("POST", "/api/jobs", {
+      body: { input: { prompt: "a lighthouse" }, user: "once", kind: "generation" },
+      headers: { "idempotency-key": '"same"' },
+    });
+    expect(quoted.headers.get("idempotency-replayed")).toBe("true");
+    expect(quoted.body.id).toBe(answers[0]?.body.id);
+  });
+
+  test("with another body is refused with 422 and changes nothing", async () => {
+    const headers = { "idempotency-key": "reused" };
+    const first = await call("POST", "/api/jobs", { body: { ...fine, user: "re" }, headers });
+    const answer = await call("POST", "/api/jobs", {
+      body: { ...fine, user: "re", input: { prompt: "another" } },
+      headers,
+    });
+    expect(answer).toMatchObject({ status: 422, body: { code: "idempotency_key_reused", jobId: first.body.id } });
+    expect((await call("GET", "/api/credits/re")).body.available).toBe(199);
+  });
+
+  test("may be used again after a refusal: a refusal keeps nothing", async () => {
+    const headers = { "idempotency-key": "after-refusal" };
+    expect((await call("POST", "/api/jobs", { body: generation({ images: 9 }), headers })).status).toBe(422);
+    expect((await call("POST", "/api/jobs", { body: fine, headers })).status).toBe(202);
+  });
+});
+
+describe("credits", () => {
+  test("are granted once per key, and show the entries that make them up", async () => {
+    const grant = (credits: number) =>
+      call("POST", "/api/credits/gil/grants", {
+        body: { credits, description: "order 7" },
+        headers: { "idempotency-key": "order-7" },
+      });
+    expect(await grant(50)).toMatchObject({ status: 201, body: { available: 250 } });
+    expect(await grant(50)).toMatchObject({ status: 200, body: { available: 250 } });
+    expect(await grant(51)).toMatchObject({ status: 422, body: { code: "idempotency_key_reused" } });
+    const { body } = await call("GET", "/api/credits/gil");
+    expect(
+      body.entries.map((entry: { type: string; amount: number; balanceAfter: number }) => [
+        entry.type,
+        entry.amount,
+        entry.balanceAfter,
+      ]),
+    ).toEqual([
+      ["grant", 50, 250],
+      ["grant", 200, 200],
+    ]);
+  });
+
+  test("of a user that nobody mentioned are not there", async () => {
+    expect(await call("GET", "/api/credits/nobody")).toMatchObject({ status: 404 });
+  });
+});
+
+describe("lists", () => {
+  test("are paged by cursor, newest first, and filtered", async () => {
+    const ids: string[] = [];
+    for (let index = 0; index < 5; index++) ids.push((await spine.submit({ ...fine, user: "lister" })).id);
+    const first = await call("GET", "/api/jobs?user=lister&limit=3");
+    expect(first.body.jobs.map((job: { id: string }) => job.id)).toEqual(ids.slice(2).reverse());
+    expect(first.headers.get("link")).toMatch(/rel="next"/);
+    const second = await call("GET", `/api/jobs?user=lister&limit=3&cursor=${first.body.nextCursor}`);
+    expect(second.body.jobs.map((job: { id: string }) => job.id)).toEqual(ids.slice(0, 2).reverse());
+    expect(second.body.nextCursor).toBeNull();
+    expect((await call("GET", "/api/jobs?user=lister&status=completed")).body.jobs).toEqual([]);
+    expect(await call("GET", "/api/jobs?limit=1000")).toMatchObject({ status: 422 });
+    expect(await call("GET", "/api/jobs?colour=red")).toMatchObject({ status: 422 });
+  });
+});
+
+describe("the operator's pages", () => {
+  test("say that the service is alive and ready, and what it consists of", async () => {
+    expect(await call("GET", "/livez", { key: null })).toMatchObject({ status: 200 });
+    expect(await call("GET", "/readyz", { key: null })).toMatchObject({ status: 200, body: { status: "ok" } });
+    expect(await call("GET", "/api/health", { key: null })).toMatchObject({
+      status: 200,
+      body: { status: "ok", storage: "local", providers: [{ name: "sandbox" }] },
+    });
+    const metrics = await call("GET", "/metrics", { key: null });
+    expect(metrics.body).toMatch(/jobs_accepted_total\{kind="generation",outcome="accepted"\} \d/);
+  });
+
+  test("describe every route in OpenAPI 3.1, from the schemas that validate", async () => {
+    const { body } = await call("GET", "/docs/json", { key: null });
+    expect(body.openapi).toBe("3.1.0");
+    expect(Object.keys(body.paths)).toEqual(
+      expect.arrayContaining(["/api/jobs", "/api/jobs/{id}", "/api/uploads", "/api/credits/{user}"]),
+    );
+    expect(JSON.stringify(body.paths["/api/jobs"].post)).toMatch(/GenerationSubmission|generation/);
+  });
+
+  test("show the queues only to the admin, and only to look at", async () => {
+    expect((await call("GET", "/queues", { key: null })).status).toBe(401);
+    expect((await call("GET", "/queues/api/queues", { key: null })).status).toBe(401);
+    const login = { authorization: `Basic ${Buffer.from("admin:admin of the tests").toString("base64")}` };
+    const queues = await call("GET", "/queues/api/queues", { key: null, headers: login });
+    expect(queues.status).toBe(200);
+    expect(queues.body.queues.map((queue: { name: string }) => queue.name)).toEqual(["generation", "staging"]);
+    expect(queues.body.queues.every((queue: { readOnlyMode: boolean }) => queue.readOnlyMode)).toBe(true);
+    expect((await call("PUT", "/queues/api/queues/generation/pause", { key: null, headers: login })).status).toBe(405);
+  });
+});
