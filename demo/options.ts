@@ -134,6 +134,6 @@ async function readPhoto(path: string): Promise<Photo> {
     return { bytes, contentType, extension };
   } catch (error) {
     if (!(error instanceof ImageRefused)) throw error;
-    throw new BadOption(`--image: ${path}: ${error.message} Name a JPEG, PNG or WebP picture.`);
+    throw new BadOption(`--image: ${path}: ${error.message}`);
   }
 }

@@ -26,7 +26,7 @@ export interface DueLook {
  */
 export async function claimLooks(db: Db, limit: number): Promise<DueLook[]> {
   const rows = await db.execute<Record<string, unknown>>(sql`
-    update runs set next_look_at = now() + interval '30 seconds'
+    update runs set next_look_at = now() + interval '30 seconds', looks = looks + 1
     where id in (
       select id from runs where next_look_at <= now() order by next_look_at limit ${limit} for update skip locked)
     returning id, job_id, status, provider, model, version, input, provider_run_id, looks,
@@ -42,7 +42,7 @@ export async function claimLooks(db: Db, limit: number): Promise<DueLook[]> {
     version: row["version"] as string | null,
     input: row["input"] as Record<string, unknown>,
     providerRunId: row["provider_run_id"] as string | null,
-    looks: row["looks"] as number,
+    looks: (row["looks"] as number) - 1,
     sentAt: new Date(row["sent"] as number),
     expiresAt: new Date(row["expires"] as number),
     now: new Date(row["now"] as number),
@@ -70,7 +70,7 @@ export async function noteLooks(db: Db, looked: readonly Looked[]): Promise<void
   );
   await db.execute(sql`
     update runs set
-      looks = looks + case when seen.answered then 1 else 0 end,
+      looks = looks - case when seen.answered then 0 else 1 end,
       progress = coalesce(greatest(seen.progress, runs.progress), runs.progress),
       next_look_at = case when next_look_at <= now() then next_look_at else now() + make_interval(secs => seen.next / 1000.0) end
     from jsonb_to_recordset(${rows}::text::jsonb) as seen(id uuid, next float8, progress real, answered boolean)
@@ -83,10 +83,14 @@ export interface InboxEntry {
   readonly runId: string;
   readonly providerRunId: string;
   readonly status: string;
+  readonly ended: boolean;
 }
 
+/** News of mere progress comes up to twice a second: it is looked at no more often than this. */
+const PROGRESS_PAUSE_SECONDS = 2;
+
 /**
- * Notes a webhook and brings the look at its run forward to now; what it says about the run is asked for, not
+ * Notes a webhook and brings the look at its run forward; what it says about the run is asked for, not
  * believed. Its id is kept if the run has none yet: so an answer that was lost on its way back is found again.
  * A repeated delivery changes nothing. False: there is no such run.
  */
@@ -103,7 +107,9 @@ export async function noteWebhook(db: Db, entry: InboxEntry): Promise<boolean> {
       on conflict (provider, delivery_id) do nothing returning id`);
     if (fresh.length === 0) return true;
     await tx.execute(sql`
-      update runs set next_look_at = now(), provider_run_id = coalesce(provider_run_id, ${entry.providerRunId})
+      update runs set provider_run_id = coalesce(provider_run_id, ${entry.providerRunId}),
+        next_look_at = case when ${entry.ended} or status <> 'running' then now()
+                            else least(next_look_at, now() + make_interval(secs => ${PROGRESS_PAUSE_SECONDS})) end
       where id = ${entry.runId} and status in ('submitting', 'unknown', 'running')
         and (provider_run_id = ${entry.providerRunId} or (provider_run_id is null and not exists (
           select 1 from runs other where other.provider = ${entry.provider} and other.provider_run_id = ${entry.providerRunId})))`);

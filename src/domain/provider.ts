@@ -115,6 +115,8 @@ export interface Delivery {
   readonly providerRunId: string;
   /** The provider's own word, for the record only. */
   readonly status: string;
+  /** Whether it says that the run is over; a look follows at once, while mere progress can wait a moment. */
+  readonly ended: boolean;
 }
 
 /** No usable answer to a call that may be repeated: network, 429, 5xx, or something that does not parse. */

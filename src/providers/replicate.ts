@@ -53,6 +53,8 @@ const MAX_PAGES = 20;
 /** All four: `start` tells us the id when our answer was lost, `output` and `logs` move the progress bar (S3.11). */
 const EVENTS: readonly WebhookEventType[] = ["start", "output", "logs", "completed"];
 
+const ENDED = new Set(["succeeded", "failed", "canceled", "aborted"]);
+
 const Model = z.object({
   is_official: z.boolean().catch(false),
   latest_version: z.object({ id: z.string().min(1) }).nullish(),
@@ -232,7 +234,8 @@ export function makeReplicate(options: ReplicateOptions): Provider {
     const delivered = Delivered.safeParse(parseJson(rawBody));
     if (!delivered.success)
       throw new WebhookRefused("malformed: signed by the provider, but the body has no id and status");
-    return { deliveryId: verdict.deliveryId, providerRunId: delivered.data.id, status: delivered.data.status };
+    const { id: providerRunId, status } = delivered.data;
+    return { deliveryId: verdict.deliveryId, providerRunId, status, ended: ENDED.has(status) };
   }
 
   return { name, api: "replicate", resolve, offer, submit, look, cancel, find, verifyWebhook };
