@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtempSync } from "node:fs";
+import { rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type EmbeddedPostgres, freePort, startEmbeddedPostgres } from "../src/db/embedded.ts";
@@ -81,7 +82,7 @@ export function makeCluster(options: ClusterOptions): Cluster {
     broken,
 
     async start() {
-      folder = await mkdtemp(join(tmpdir(), "darkroom-demo-"));
+      folder = mkdtempSync(join(tmpdir(), "darkroom-demo-"));
       postgres = startEmbeddedPostgres({ quiet: true });
       postgres.catch(() => {}); // Awaited below, or by stop.
       const adminPassword = randomBytes(9).toString("base64url");

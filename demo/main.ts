@@ -49,19 +49,19 @@ async function main(): Promise<number> {
   });
   const halt = new AbortController();
   const ending = endFromOutside();
-  let progress: Progress | null = null;
+  const screen: { progress: Progress | null } = { progress: null };
   const cluster = makeCluster({
     ...options,
     logs: options.out,
     onReady: ({ name, pid, where }) =>
       print(`  ${paint("green", "✔")} ${name.padEnd(10)} pid ${`${pid}`.padEnd(8)} ${where}`),
-    onLoss: (what) => (progress ?? { note: print }).note(paint("yellow", `  ! ${what}`)),
+    onLoss: (what) => (screen.progress ?? { note: print }).note(paint("yellow", `  ! ${what}`)),
   });
   const limit = failAfter(LIMIT_SECONDS[options.provider.name], halt.signal);
   try {
     printHead(options);
     const tour = takeTour(options, cluster, halt.signal, (shown) => {
-      progress = shown;
+      screen.progress = shown;
     });
     const outcome = await Promise.race([tour, cluster.broken, ending, limit]);
     halt.abort();
@@ -75,9 +75,8 @@ async function main(): Promise<number> {
     return ok ? 0 : 1;
   } catch (error) {
     halt.abort();
-    const shown = progress as Progress | null;
-    shown?.close();
-    return await explain(error, options, shown);
+    screen.progress?.close();
+    return await explain(error, options, screen.progress);
   } finally {
     await cluster.stop();
   }

@@ -7,7 +7,7 @@ import { ImageRefused, inspectImage } from "../src/storage/image.ts";
 /** As MAX_FILE_BYTES and MAX_IMAGE_PIXELS are by default: what passes here is not refused by the API. */
 const PHOTO_LIMITS = { maxBytes: 40_000_000, maxPixels: 50_000_000, maxPages: 1 };
 
-export const PROMPT = "a lighthouse on a rocky coast at golden hour, calm sea, drifting clouds";
+const PROMPT = "a lighthouse on a rocky coast at golden hour, calm sea, drifting clouds";
 
 export const USAGE = `
 npm run demo [-- --image FILE] [--prompt TEXT] [--provider sandbox|replicate] [--out DIR] [--json FILE] [--keep]

@@ -10,7 +10,8 @@ import { GUARDED } from "../src/db/embedded.ts";
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
 /** Two seconds on a quiet machine; a CI machine that compiles beside it takes ten times that. */
 const READY_MS = 40_000;
-const PROBE_MS = 2_000;
+/** Readiness itself waits 3 s for a queue that does not answer, and then says so. */
+const PROBE_MS = 5_000;
 const PROBE_EVERY_MS = 40;
 /** Nothing is under way any more when programs are stopped in good order. */
 const STOP_MS = 4_000;

@@ -82,7 +82,7 @@ export function isEnded(status: Status): boolean {
 }
 
 /** One row, never wider than the terminal. */
-export function bar(row: Row, terminal: Pick<Terminal, "columns" | "paint">): string {
+function bar(row: Row, terminal: Pick<Terminal, "columns" | "paint">): string {
   const width = Math.max(4, Math.min(WIDEST_BAR, terminal.columns() - BESIDE_BAR));
   const full = Math.round(row.done * width);
   const colour = row.status === "completed" ? "green" : isEnded(row.status) ? "yellow" : "cyan";

@@ -1,6 +1,6 @@
 import type { Credits, Job } from "./client.ts";
 import type { SavedPicture } from "./folder.ts";
-import type { Order } from "./orders.ts";
+import { type Order, USER } from "./orders.ts";
 import { MOST_COLUMNS, type Terminal } from "./terminal.ts";
 
 export interface Ended {
@@ -81,14 +81,14 @@ interface Calls {
   readonly looks: number;
 }
 
-export function callsOf(job: Job): Calls {
+function callsOf(job: Job): Calls {
   return {
     submissions: job.runs.filter((run) => run.sentAt !== null).length,
     looks: job.runs.reduce((sum, run) => sum + run.looks, 0),
   };
 }
 
-export function secondsOf(job: Job): number {
+function secondsOf(job: Job): number {
   const ms = job.endedAt ? Date.parse(job.endedAt) - Date.parse(job.createdAt) : Number.NaN;
   return Math.round(ms / 100) / 10;
 }
@@ -136,7 +136,7 @@ function callsLine(ended: readonly Ended[]): string {
 function balanceLine({ available, entries }: Credits): string {
   const sum = (type: string) =>
     Math.abs(entries.filter((each) => each.type === type).reduce((all, { amount }) => all + amount, 0));
-  return `ann's credits: ${sum("grant")} given − ${sum("charge")} charged + ${sum("refund")} returned = ${available}`;
+  return `${USER}'s credits: ${sum("grant")} given − ${sum("charge")} charged + ${sum("refund")} returned = ${available}`;
 }
 
 /** What a program reads. */
