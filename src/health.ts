@@ -14,7 +14,7 @@ export async function checkReadiness(db: Db, queues: Queues): Promise<Check[]> {
   return Promise.all([
     check("database", () => ping(db)),
     check("migrations", async () => {
-      const pending = await pendingMigrations(db.$client);
+      const pending = await pendingMigrations(db);
       if (pending.length > 0) throw new Error(`${pending.length} migrations are missing: run \`npm run migrate\``);
     }),
     check("queue", () => queues.check()),

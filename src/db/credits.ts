@@ -61,7 +61,9 @@ export async function grant(
 ): Promise<Balance & { granted: boolean; amount: number }> {
   return db.transaction(async (tx) => {
     await tx.execute(sql`select lock_account(${appId}, ${userId})`);
-    const [known] = await tx.execute<{ amount: string }>(sql`
+    const {
+      rows: [known],
+    } = await tx.execute<{ amount: string }>(sql`
       select amount from credit_ledger where app_id = ${appId} and user_id = ${userId} and key = ${key}`);
     if (!known)
       await tx.execute(sql`
@@ -77,7 +79,9 @@ export async function grant(
 
 /** Accounts whose buckets are not the sum of their entries, and ended jobs without a settlement. Zero, always. */
 export async function ledgerDrift(db: Db): Promise<{ accounts: number; credits: number; unsettledJobs: number }> {
-  const [row] = await db.execute<{ accounts: string; credits: string; unsettled: string }>(sql`
+  const {
+    rows: [row],
+  } = await db.execute<{ accounts: string; credits: string; unsettled: string }>(sql`
     select count(*) as accounts, coalesce(sum(abs(balance_drift) + abs(allowance_drift)), 0) as credits,
       (select count(*) from jobs left join settlements on settlements.job_id = jobs.id
        where (ended_at is not null) <> (settlements.job_id is not null)) as unsettled

@@ -8,7 +8,7 @@ import { tmpdir } from "node:os";
 import { basename, dirname, join, relative, resolve } from "node:path";
 import { Writable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
-import postgres from "postgres";
+import pg from "pg";
 
 /** Initialising writes 40 MB; half a second on a quiet machine. */
 const INITDB_MS = 60_000;
@@ -259,12 +259,13 @@ async function run(name: string, args: string[], folder: string, owner: Owner | 
 async function becomesReady(server: Program, url: string): Promise<boolean> {
   const deadline = Date.now() + READY_MS;
   while (Date.now() < deadline && isRunning(server)) {
-    const sql = postgres(url, { max: 1, connect_timeout: 2, onnotice: () => {} });
-    const answered = await sql`select 1`.then(
+    const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: 2_000 });
+    client.on("error", () => {}); // Not up yet, or going down again: the loop finds out.
+    const answered = await client.connect().then(
       () => true,
       () => false,
     );
-    await sql.end({ timeout: 1 });
+    await client.end().catch(() => {});
     if (answered) return isRunning(server);
     await sleep(25);
   }

@@ -128,7 +128,7 @@ export async function claim(db: Db, jobId: string): Promise<JobRecord | null> {
     update jobs set epoch = epoch + 1, lease_until = now() + make_interval(secs => ${LEASE_SECONDS})
     where id = ${jobId} and status in ('pending', 'processing') and (lease_until is null or lease_until < now())
     returning id`);
-  return claimed.length > 0 ? loadJob(db, jobId) : null;
+  return claimed.rowCount ? loadJob(db, jobId) : null;
 }
 
 /** Prolongs leases; returns the ids of those that are still ours. */
@@ -139,7 +139,7 @@ export async function renew(db: Db, leases: readonly { jobId: string; epoch: num
     from jsonb_to_recordset(${held}::text::jsonb) as held(id uuid, epoch int)
     where jobs.id = held.id and jobs.epoch = held.epoch and lease_until is not null
     returning jobs.id`);
-  return new Set(renewed.map((row) => row.id));
+  return new Set(renewed.rows.map((row) => row.id));
 }
 
 /**
@@ -150,7 +150,7 @@ export async function release(db: Db, jobId: string, held: Pick<JobRecord, "epoc
   const released = await db.execute(sql`
     update jobs set lease_until = null
     where id = ${jobId} and epoch = ${held.epoch} and version = ${held.version} returning id`);
-  return released.length > 0;
+  return released.rowCount === 1;
 }
 
 /** Gives the right back with work left undone: the sweep wakes the job after `retryInMs`. */
@@ -165,14 +165,14 @@ export async function giveUp(db: Db, jobId: string, epoch: number, retryInMs: nu
  * sweeps do not wake the same ones. One statement: what is read here is never acted on without being written.
  */
 export async function claimDue(db: Db, limit: number): Promise<{ id: string; kind: KindName; epoch: number }[]> {
-  const rows = await db.execute<{ id: string; kind: KindName; epoch: number }>(sql`
+  const { rows } = await db.execute<{ id: string; kind: KindName; epoch: number }>(sql`
     update jobs set due_at = now() + interval '10 seconds'
     where id in (
       select id from jobs
       where status in ('pending', 'processing') and due_at <= now() and (lease_until is null or lease_until < now())
       order by due_at limit ${limit} for update skip locked)
     returning id, kind, epoch`);
-  return [...rows];
+  return rows;
 }
 
 async function writeJob(tx: Queryable, job: Job, version: number, now: Date): Promise<void> {

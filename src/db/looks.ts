@@ -25,7 +25,7 @@ export interface DueLook {
  * what a look can take, so that the looks of a dead worker are taken up again.
  */
 export async function claimLooks(db: Db, limit: number): Promise<DueLook[]> {
-  const rows = await db.execute<Record<string, unknown>>(sql`
+  const { rows } = await db.execute<Record<string, unknown>>(sql`
     update runs set next_look_at = now() + interval '30 seconds', looks = looks + 1
     where id in (
       select id from runs where next_look_at <= now() order by next_look_at limit ${limit} for update skip locked)
@@ -100,12 +100,12 @@ export async function noteWebhook(db: Db, entry: InboxEntry): Promise<boolean> {
     const known = await tx.execute(sql`
       select 1 from runs join jobs on jobs.id = runs.job_id
       where runs.id = ${entry.runId} and runs.provider = ${entry.provider} for update of jobs`);
-    if (known.length === 0) return false;
+    if (known.rowCount === 0) return false;
     const fresh = await tx.execute(sql`
       insert into webhook_inbox (provider, delivery_id, run_id, provider_run_id, status)
       values (${entry.provider}, ${entry.deliveryId}, ${entry.runId}, ${entry.providerRunId}, ${entry.status})
       on conflict (provider, delivery_id) do nothing returning id`);
-    if (fresh.length === 0) return true;
+    if (fresh.rowCount === 0) return true;
     await tx.execute(sql`
       update runs set provider_run_id = coalesce(provider_run_id, ${entry.providerRunId}),
         next_look_at = case when ${entry.ended} or status <> 'running' then now()
@@ -119,14 +119,14 @@ export async function noteWebhook(db: Db, entry: InboxEntry): Promise<boolean> {
 
 /** Brings the looks at a job's runs forward to now. Returns how many runs are out. */
 export async function lookNow(db: Db, jobId: string): Promise<number> {
-  const rows = await db.execute(sql`
+  const { rowCount } = await db.execute(sql`
     update runs set next_look_at = now() where job_id = ${jobId} and next_look_at is not null returning id`);
-  return rows.length;
+  return rowCount ?? 0;
 }
 
 /** The run that a provider knows under this id; null when it is none of ours. */
 export async function findRunByProviderId(db: Db, provider: string, providerRunId: string): Promise<string | null> {
-  const [row] = await db.execute<{ id: string }>(sql`
+  const { rows } = await db.execute<{ id: string }>(sql`
     select id from runs where provider = ${provider} and provider_run_id = ${providerRunId}`);
-  return row?.id ?? null;
+  return rows[0]?.id ?? null;
 }

@@ -2,8 +2,10 @@ import { createHash } from "node:crypto";
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import postgres from "postgres";
+import { sql } from "drizzle-orm";
+import pg from "pg";
 import type { App } from "../domain/app.ts";
+import type { Db } from "./client.ts";
 
 /** Any number: the same for every process that migrates this database, so that they take turns. */
 const LOCK = 7_014_021;
@@ -14,51 +16,58 @@ const LOCK = 7_014_021;
  * A file that was changed after it ran is refused: migrations are only ever added to.
  */
 export async function migrate(databaseUrl: string): Promise<string[]> {
-  const sql = postgres(databaseUrl, { max: 1, onnotice: () => {}, connect_timeout: 10 });
-  try {
-    await sql`select pg_advisory_lock(${LOCK})`;
-    await sql`create table if not exists schema_migrations (
-      name text primary key, sha256 text not null, applied_at timestamptz not null default now())`;
-    const applied = new Map(
-      (await sql`select name, sha256 from schema_migrations`).map((row) => [row["name"], row["sha256"]]),
-    );
+  return withClient(databaseUrl, async (client) => {
+    await client.query("select pg_advisory_lock($1)", [LOCK]);
+    await client.query(`create table if not exists schema_migrations (
+      name text primary key, sha256 text not null, applied_at timestamptz not null default now())`);
+    const { rows } = await client.query<{ name: string; sha256: string }>("select name, sha256 from schema_migrations");
+    const applied = new Map(rows.map((row) => [row.name, row.sha256]));
     const ran: string[] = [];
     for (const { name, text, sha256 } of await migrations()) {
       const known = applied.get(name);
       if (known === sha256) continue;
       if (known)
         throw new Error(`migrations/${name} was changed after it was applied. Restore it and add a new file instead.`);
-      await sql.begin(async (tx) => {
-        await tx.unsafe(text);
-        await tx`insert into schema_migrations (name, sha256) values (${name}, ${sha256})`;
-      });
+      await client.query("begin");
+      await client.query(text);
+      await client.query("insert into schema_migrations (name, sha256) values ($1, $2)", [name, sha256]);
+      await client.query("commit");
       ran.push(name);
     }
     return ran;
-  } finally {
-    await sql.end({ timeout: 5 });
-  }
+  });
 }
 
 /** Which files of `migrations/` the database has not seen yet; empty when it is up to date. */
-export async function pendingMigrations(sql: postgres.Sql): Promise<string[]> {
-  const [found] = await sql`select to_regclass('schema_migrations') is not null as there`;
-  const applied = found?.["there"] ? await sql`select name from schema_migrations` : [];
-  const names = new Set(applied.map((row) => row["name"]));
+export async function pendingMigrations(db: Pick<Db, "execute">): Promise<string[]> {
+  const found = await db.execute(sql`select 1 where to_regclass('schema_migrations') is not null`);
+  const applied = found.rowCount ? await db.execute<{ name: string }>(sql`select name from schema_migrations`) : null;
+  const names = new Set(applied?.rows.map((row) => row.name));
   return (await migrations()).map((each) => each.name).filter((name) => !names.has(name));
 }
 
 /** Writes what the database needs of the apps' definitions. An app that is no longer defined keeps its row: it has money. */
 export async function saveApps(databaseUrl: string, apps: readonly App[]): Promise<void> {
-  const sql = postgres(databaseUrl, { max: 1, onnotice: () => {}, connect_timeout: 10 });
-  try {
+  await withClient(databaseUrl, async (client) => {
     for (const app of apps)
-      await sql`insert into apps (id, name, signup_grant, daily_allowance)
-        values (${app.id}, ${app.name}, ${app.signupGrant}, ${app.dailyAllowance})
-        on conflict (id) do update set name = excluded.name, signup_grant = excluded.signup_grant,
-          daily_allowance = excluded.daily_allowance, updated_at = now()`;
+      await client.query(
+        `insert into apps (id, name, signup_grant, daily_allowance) values ($1, $2, $3, $4)
+         on conflict (id) do update set name = excluded.name, signup_grant = excluded.signup_grant,
+           daily_allowance = excluded.daily_allowance, updated_at = now()`,
+        [app.id, app.name, app.signupGrant, app.dailyAllowance],
+      );
+  });
+}
+
+/** A connection of its own, closed whatever happens: an open transaction is rolled back and locks are released. */
+async function withClient<T>(databaseUrl: string, use: (client: pg.Client) => Promise<T>): Promise<T> {
+  const client = new pg.Client({ connectionString: databaseUrl, connectionTimeoutMillis: 10_000 });
+  client.on("error", () => {}); // Said by the query that fails.
+  await client.connect();
+  try {
+    return await use(client);
   } finally {
-    await sql.end({ timeout: 5 });
+    await client.end();
   }
 }
 

@@ -1,0 +1,47 @@
+import { spawn } from "node:child_process";
+import { expect, test } from "vitest";
+
+/** Runs the program as an operator would; ended after 20 s. */
+async function darkroom(
+  args: string[],
+  env: Record<string, string> = {},
+): Promise<{ code: number | null; out: string; err: string }> {
+  const child = spawn(process.execPath, ["--import", "tsx", "src/main.ts", ...args], {
+    env: { PATH: process.env["PATH"] ?? "", ...env },
+    timeout: 20_000,
+  });
+  let out = "";
+  let err = "";
+  child.stdout.on("data", (chunk) => (out += chunk));
+  child.stderr.on("data", (chunk) => (err += chunk));
+  const code = await new Promise<number | null>((resolve) => child.once("close", resolve));
+  return { code, out, err };
+}
+
+test("a wrong environment ends the api and the worker with code 78 and every problem", async () => {
+  for (const command of ["api", "worker", "doctor"]) {
+    const { code, err } = await darkroom([command], { PORT: "x" });
+    expect(code).toBe(78);
+    for (const name of ["PORT", "DATABASE_URL", "AI_PROVIDER", "SIGNING_SECRET"]) expect(err).toContain(name);
+    expect(err).not.toContain("    at "); // No stack: it is not a bug.
+  }
+});
+
+test("the sandbox is refused in production", async () => {
+  const child = spawn(process.execPath, ["--import", "tsx", "sandbox/main.ts"], {
+    env: { PATH: process.env["PATH"] ?? "", NODE_ENV: "production" },
+    timeout: 20_000,
+  });
+  expect(await new Promise((resolve) => child.once("close", resolve))).toBe(78);
+});
+
+test(".env.example and the OpenAPI description are what the code would write", async () => {
+  expect(await darkroom(["env-example", "--check"])).toMatchObject({ code: 0 });
+  expect(await darkroom(["openapi", "--check"])).toMatchObject({ code: 0 });
+});
+
+test("an unknown command says what there is", async () => {
+  const { code, err } = await darkroom(["fly"]);
+  expect(code).not.toBe(0);
+  expect(err).toMatch(/unknown command/);
+});

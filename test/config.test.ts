@@ -1,0 +1,114 @@
+import { mkdtemp, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { maskPath } from "../src/compose.ts";
+import { ConfigError, envExample, readConfig } from "../src/config.ts";
+
+const fine = {
+  DATABASE_URL: "postgres://u:p@localhost/db",
+  AI_PROVIDER: "sandbox",
+  SANDBOX_URL: "http://127.0.0.1:1",
+  SIGNING_SECRET: "0123456789abcdef0123456789abcdef",
+};
+
+function problems(env: Record<string, string>): readonly string[] {
+  try {
+    readConfig(env);
+  } catch (error) {
+    if (error instanceof ConfigError) return error.problems;
+    throw error;
+  }
+  return [];
+}
+
+describe("the environment", () => {
+  test("that is fine is read with its defaults", () => {
+    expect(readConfig(fine)).toMatchObject({
+      PORT: 3000,
+      PUBLIC_URL: "http://localhost:3000",
+      STORAGE_PROVIDER: "local",
+      WORKER_KINDS: ["generation", "staging"],
+    });
+  });
+
+  test("that is wrong is answered with every problem at once, each with its remedy", () => {
+    const found = problems({
+      PORT: "many",
+      DATABASE_URL: "mysql://x",
+      AI_PROVIDER: "magic",
+      S3_REGION: "eu",
+      STORAGE_PROVIDER: "s3",
+      SIGNING_SECRET: "short",
+    });
+    for (const name of [
+      "PORT",
+      "DATABASE_URL",
+      "AI_PROVIDER",
+      "SIGNING_SECRET",
+      "S3_BUCKET",
+      "S3_ACCESS_KEY_ID",
+      "S3_SECRET_ACCESS_KEY",
+    ])
+      expect(found.filter((problem) => problem.startsWith(name))).toHaveLength(1);
+    expect(found.find((problem) => problem.startsWith("SIGNING_SECRET"))).toMatch(/openssl rand/);
+  });
+
+  test("of production refuses the sandbox, and wants a public https address", () => {
+    const found = problems({ ...fine, NODE_ENV: "production" });
+    expect(found.some((problem) => /AI_PROVIDER is sandbox, and that is refused/.test(problem))).toBe(true);
+    expect(found.some((problem) => problem.startsWith("PUBLIC_URL"))).toBe(true);
+    expect(
+      problems({
+        ...fine,
+        NODE_ENV: "production",
+        AI_PROVIDER: "replicate",
+        REPLICATE_API_TOKEN: "r8_x",
+        PUBLIC_URL: "http://x.example",
+      }),
+    ).toEqual([expect.stringMatching(/PUBLIC_URL must be https/)]);
+  });
+
+  test("may use the names that existing products use, and files for secrets", async () => {
+    const file = join(await mkdtemp(join(tmpdir(), "darkroom-config-")), "token");
+    await writeFile(file, "r8_from_a_file\n");
+    const { AI_PROVIDER: _, SANDBOX_URL: __, ...rest } = fine;
+    const config = readConfig({
+      ...rest,
+      AI_PRIMARY_PROVIDER: "replicate",
+      REPLICATE_API_KEY_FILE: file,
+      NEXT_PUBLIC_APP_URL: "https://app.example/",
+      STORAGE_PROVIDER: "aws",
+      AWS_S3_BUCKET: "b",
+      AWS_ACCESS_KEY_ID: "k",
+      AWS_SECRET_ACCESS_KEY: "s",
+      AWS_REGION: "eu-west-1",
+    });
+    expect(config).toMatchObject({
+      AI_PROVIDER: "replicate",
+      REPLICATE_API_TOKEN: "r8_from_a_file",
+      PUBLIC_URL: "https://app.example",
+      STORAGE_PROVIDER: "s3",
+      S3_BUCKET: "b",
+      S3_REGION: "eu-west-1",
+    });
+    expect(problems({ ...fine, SIGNING_SECRET: "", SIGNING_SECRET_FILE: "/nowhere" })).toEqual(
+      expect.arrayContaining([expect.stringMatching(/cannot be read/)]),
+    );
+  });
+
+  test("with an empty variable is as without it", () => {
+    expect(readConfig({ ...fine, REDIS_URL: "", PORT: "" })).toMatchObject({ PORT: 3000 });
+  });
+
+  test("is described whole in .env.example", () => {
+    const text = envExample();
+    for (const name of Object.keys(readConfig(fine))) expect(text).toContain(`${name}=`);
+  });
+});
+
+test("a log line holds neither a run's secret nor a file's signature", () => {
+  expect(maskPath("/api/webhooks/replicate/0199-run/s3cr3t-token")).toBe("/api/webhooks/replicate/0199-run/…");
+  expect(maskPath("/files/apps/x.png?expires=1&signature=abc")).toBe("/files/apps/x.png");
+  expect(maskPath("/api/jobs?user=ann")).toBe("/api/jobs");
+});

@@ -1,0 +1,43 @@
+import { sql } from "drizzle-orm";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { connect, type Db, disconnect } from "../src/db/client.ts";
+import { freshDatabase } from "./rig/database.ts";
+
+let database: Awaited<ReturnType<typeof freshDatabase>>;
+let db: Db;
+let other: Db;
+beforeAll(async () => {
+  database = await freshDatabase();
+  db = connect(database.url, { max: 2, name: "test" });
+  other = connect(database.url, { max: 1, name: "killer" });
+});
+afterAll(async () => {
+  await disconnect(db);
+  await disconnect(other);
+  await database?.drop();
+});
+
+test("a connection that dies inside a transaction fails that transaction, and nothing else", async () => {
+  const uncaught: unknown[] = [];
+  const note = (error: unknown) => uncaught.push(error);
+  process.on("uncaughtException", note);
+  try {
+    for (let round = 0; round < 20; round++) {
+      const dying = db.transaction(async (tx) => {
+        const { rows } = await tx.execute<{ pid: number }>(sql`select pg_backend_pid() as pid`);
+        await other.execute(sql`select pg_terminate_backend(${rows[0]?.pid ?? 0})`);
+        await new Promise((resolve) => setTimeout(resolve, round % 2 ? 20 : 0));
+        await tx.execute(sql`select 1`);
+      });
+      await expect(dying).rejects.toThrow();
+      expect((await db.execute(sql`select 1 as one`)).rows).toEqual([{ one: 1 }]);
+    }
+  } finally {
+    process.off("uncaughtException", note);
+  }
+  expect(uncaught).toEqual([]);
+});
+
+test("a query that takes longer than ten seconds is ended", async () => {
+  await expect(db.execute(sql`select pg_sleep(12)`)).rejects.toThrow();
+});
