@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { cpus, loadavg, totalmem } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
+import { sql } from "drizzle-orm";
 import { Redis } from "ioredis";
 import { demo } from "../apps/demo.ts";
 import { acceptJobs } from "../src/db/accept.ts";
@@ -122,11 +123,11 @@ async function startBench(
   const db = connect(postgres.url, { max: TRANSACTION_CONNECTIONS, name: "bench" });
   stops.push(() => disconnect(db));
   // The signup grant is what gives everybody credits, so that the ledger adds up from the first entry on.
-  await db.$client`update apps set signup_grant = ${CREDITS_EACH} where id = ${demo.id}`;
-  await db.$client`insert into accounts (app_id, user_id) values (${demo.id}, 'hot')`;
-  await db.$client`
-    insert into accounts (app_id, user_id) select ${demo.id}, 'user-' || n from generate_series(1, ${options.users}) n`;
-  await db.$client`analyze`;
+  await db.execute(sql`update apps set signup_grant = ${CREDITS_EACH} where id = ${demo.id}`);
+  await db.execute(sql`insert into accounts (app_id, user_id) values (${demo.id}, 'hot')`);
+  await db.execute(sql`
+    insert into accounts (app_id, user_id) select ${demo.id}, 'user-' || n from generate_series(1, ${options.users}) n`);
+  await db.execute(sql`analyze`);
   const key = await createKey(db, demo.id, "bench");
 
   const running = wanted.includes("1r") ? await startRedis() : null;
@@ -186,8 +187,10 @@ async function startBench(
     if (row.server) stops.push(row.server.stop);
   }
 
-  const [version] = await db.$client`select current_setting('server_version') as postgres,
-    current_setting('fsync') as fsync, current_setting('synchronous_commit') as synchronous_commit`;
+  const {
+    rows: [version],
+  } = await db.execute(sql`select current_setting('server_version') as postgres,
+    current_setting('fsync') as fsync, current_setting('synchronous_commit') as synchronous_commit`);
   const machine = {
     processor: `${cpus().length} × ${cpus()[0]?.model.trim() ?? "unknown"}`,
     memory: `${Math.round(totalmem() / 2 ** 30)} GB`,
@@ -203,7 +206,7 @@ async function startBench(
 
 async function measure(bench: Bench, row: Row, seconds: number, user: NextUser): Promise<Measurement> {
   // A worker would have taken them; here nobody reads the queue.
-  await bench.db.$client`truncate bullmq.job cascade`;
+  await bench.db.execute(sql`truncate bullmq.job cascade`);
   await bench.redis?.client.flushall();
   const before = { ...(await count(bench.db)), group: await groups(row), ...readCpu(bench, row) };
   const run = await row.run(seconds, user);
@@ -288,11 +291,13 @@ async function inParallel(
 }
 
 async function count(db: Db) {
-  const [row] = await db.$client`
+  const {
+    rows: [row],
+  } = await db.execute(sql`
     select (select count(*) from jobs) as jobs, (select coalesce(sum(credits), 0) from jobs) as owed,
            (select count(*) from credit_ledger where type = 'charge') as charges,
            (select coalesce(-sum(amount), 0) from credit_ledger where type = 'charge') as paid,
-           (select count(*) from ledger_drift) as drift`;
+           (select count(*) from ledger_drift) as drift`);
   const of = (name: string) => Number(row?.[name]);
   return { jobs: of("jobs"), owed: of("owed"), charges: of("charges"), paid: of("paid"), drift: of("drift") };
 }
