@@ -52,7 +52,7 @@ export interface Sandbox {
   close(): Promise<void>;
 }
 
-export type { BillLine, BillSheet } from "./bill.ts";
+export type { BillSheet } from "./bill.ts";
 export type { FaultRule, StandingRule } from "./faults.ts";
 
 const HOUR_MS = 3_600_000;

@@ -77,7 +77,7 @@ export async function startDev(
 }
 
 /** The sandbox is a program of its own: it is talked to over HTTP, like the real thing. */
-export async function startSandboxProcess(): Promise<{ url: string; stop(): Promise<void> }> {
+async function startSandboxProcess(): Promise<{ url: string; stop(): Promise<void> }> {
   const main = fileURLToPath(new URL("../sandbox/main.ts", import.meta.url));
   const child = spawn(process.execPath, ["--import", "tsx", main, "--port", "0"], {
     stdio: ["ignore", "pipe", "ignore"],

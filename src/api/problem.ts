@@ -108,7 +108,7 @@ interface Validation {
 }
 
 /** The first sentence names the first field; `errors` has all of them. */
-export function invalidInput(context: string, validation: readonly Validation[]): ServiceError {
+function invalidInput(context: string, validation: readonly Validation[]): ServiceError {
   const fields = validation.flatMap((each): FieldProblem[] => {
     const issue =
       (each.params as { issue?: { code?: string; keys?: string[]; note?: string } } | undefined)?.issue ??

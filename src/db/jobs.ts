@@ -53,7 +53,7 @@ export class LeaseLost extends Error {
 }
 
 /** How long a worker may be silent before another takes its job over. Renewed every 3 s. */
-export const LEASE_SECONDS = 10;
+const LEASE_SECONDS = 10;
 
 /**
  * The wake of something that is due at once is left to whoever made it due; the sweep steps in after this. Entries
@@ -240,11 +240,7 @@ function toEventRow(event: Event): { type: string; runId: string | null; detail:
   return { type, at, runId: "runId" in event ? event.runId : null, detail };
 }
 
-export function toRecord(
-  row: typeof jobs.$inferSelect,
-  runRows: readonly (typeof runs.$inferSelect)[],
-  now: Date,
-): JobRecord {
+function toRecord(row: typeof jobs.$inferSelect, runRows: readonly (typeof runs.$inferSelect)[], now: Date): JobRecord {
   const job: Job = {
     id: row.id,
     status: row.status,

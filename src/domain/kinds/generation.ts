@@ -2,7 +2,7 @@ import { z } from "zod";
 import type { Kind } from "./kind.ts";
 
 /** Pixels of the three named sizes. */
-export const SIZES = {
+const SIZES = {
   square: { width: 1024, height: 1024 },
   portrait: { width: 832, height: 1216 },
   landscape: { width: 1216, height: 832 },
@@ -82,7 +82,7 @@ export const generation: Kind<GenerationInput> = {
   },
 };
 
-export function dimensions(input: Pick<GenerationInput, "size" | "width" | "height">): {
+function dimensions(input: Pick<GenerationInput, "size" | "width" | "height">): {
   width: number;
   height: number;
 } {

@@ -55,6 +55,6 @@ export const staging: Kind<StagingInput> = {
 };
 
 /** An upload's id is a UUID; everything else has to be an address. */
-export function fileRef(text: string): FileRef {
+function fileRef(text: string): FileRef {
   return /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(text) ? { assetId: text.toLowerCase() } : { url: text };
 }
