@@ -29,6 +29,7 @@ program
   .option("--clients <n>", "HTTP connections, each with one request under way", whole(1), 64)
   .option("--users <n>", "users of the first table; the second has one", whole(1), 10_000)
   .option("--only <ids>", `rows to measure, separated by commas: ${ROWS.map((row) => row.id).join(", ")}`, rowIds)
+  .option("--no-analyze", "leave the planner the statistics of an empty database: the first minute of a new deployment")
   .option("--json <file>", "also write every single measurement to this file")
   .action(async ({ json, ...options }: AcceptOptions & { only?: RowId[]; json?: string }) => {
     const report = await benchAccept(options, (line) => void process.stderr.write(`${line}\n`));

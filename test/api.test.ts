@@ -28,6 +28,10 @@ afterEach(async () => {
 const fine = { kind: "generation", user: "ann", input: { prompt: "a lighthouse" } };
 const generation = (input: Record<string, unknown>) => ({ ...fine, input: { ...fine.input, ...input } });
 
+/** As text: this side could not even write it from a value. */
+const nested = (depth: number) =>
+  `{"kind":"generation","user":"ann","input":{"prompt":"x"},"metadata":{"deep":${"[".repeat(depth)}${"]".repeat(depth)}}}`;
+
 async function entries(): Promise<number> {
   const [row] = await spine.sql`select count(*)::int as n from credit_ledger where type <> 'grant'`;
   return row?.["n"];
@@ -68,8 +72,23 @@ describe("what is refused is a problem document that names the field and the rem
       "a character that no database keeps",
       () => post({ ...fine, metadata: { note: "\u0000" } }),
       422,
-      "/metadata",
+      "/metadata/note",
       /U\+0000/,
+    ],
+    [
+      "half a character in the prompt",
+      () => post(generation({ prompt: "a \ud83d b" })),
+      422,
+      "/input/prompt",
+      /surrogate/,
+    ],
+    ["a user that no database keeps", () => post({ ...fine, user: "a\u0000b" }), 422, "/user", /U\+0000/],
+    [
+      "metadata that is nested without end",
+      () => post(nested(3_000), { "content-type": "application/json" }),
+      422,
+      "/metadata",
+      /nested deeper than 50/,
     ],
     [
       "a staging without a photo",
@@ -179,6 +198,7 @@ describe("what is refused is a problem document that names the field and the rem
 
   test("a body that is not JSON", async () => {
     const headers = { "idempotency-key": "k", "content-type": "application/json" };
+    expect(await call("POST", "/api/jobs", { body: nested(100_000), headers })).toMatchObject({ status: 422 });
     expect(await call("POST", "/api/jobs", { body: "{nope", headers })).toMatchObject({
       status: 400,
       body: { code: "malformed_request" },

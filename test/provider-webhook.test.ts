@@ -28,6 +28,7 @@ describe("a delivery is taken", () => {
   test("when the published vector signs it", async () => {
     expect(await receiver().verifyWebhook(HEADERS, BODY)).toEqual({
       deliveryId: "msg_local_0001",
+      ended: true,
       providerRunId: "p1",
       status: "succeeded",
     });

@@ -3,7 +3,7 @@ import { v7 as uuidv7 } from "uuid";
 import { z } from "zod";
 import { type AcceptRequest, findByKey } from "../db/accept.ts";
 import { type JobFilter, type JobView, listJobs, viewJob } from "../db/job-views.ts";
-import { apply, loadJob } from "../db/jobs.ts";
+import { loadJob } from "../db/jobs.ts";
 import { lookNow } from "../db/looks.ts";
 import { stepsDue } from "../domain/agenda.ts";
 import type { App } from "../domain/app.ts";
@@ -12,6 +12,7 @@ import { kindOf } from "../domain/kinds/all.ts";
 import { KINDS } from "../domain/kinds/kind.ts";
 import { price } from "../domain/pricing.ts";
 import { ServiceError } from "../errors.ts";
+import { learn } from "../learn.ts";
 import { TooManyWaiting } from "./accepting.ts";
 import type { ApiServices, Routes } from "./app.ts";
 import { fingerprint, idempotencyKey } from "./idempotency.ts";
@@ -149,7 +150,7 @@ export const jobRoutes: Routes = (app, services) => {
         throw new ServiceError("already_ended", `The job is ${job.status} already; there is nothing to cancel.`, {
           facts: { status: job.status },
         });
-      const after = await apply(db, job.id, [{ type: "cancel_requested", at: new Date() }]);
+      const after = await learn(services, job.id, [{ type: "cancel_requested", at: new Date() }]);
       if (stepsDue(after.job, after.now).length > 0) await wakeSoon(services, job.id, after);
       return reply.code(202).send(await toJson(await mustView(services, appId, job.id), storage));
     },

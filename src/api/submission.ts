@@ -14,13 +14,35 @@ const user = z
 const metadata = z
   .record(z.string(), z.unknown())
   .default({})
-  .refine(
-    (value) => JSON.stringify(value).length <= MOST_METADATA_BYTES,
-    `at most ${MOST_METADATA_BYTES} bytes as JSON`,
-  )
-  // Postgres keeps no U+0000 in JSON.
-  .refine((value) => !JSON.stringify(value).includes("\\u0000"), "must not contain the character U+0000")
+  .refine((value) => sizeOf(value) <= MOST_METADATA_BYTES, `at most ${MOST_METADATA_BYTES} bytes as JSON`)
   .describe("Anything of yours, echoed back: a campaign, an order. At most 8 KB.");
+
+/** Infinity for what is nested too deeply to be written at all. */
+function sizeOf(value: unknown): number {
+  try {
+    return Buffer.byteLength(JSON.stringify(value));
+  } catch {
+    return Number.POSITIVE_INFINITY;
+  }
+}
+
+/** Postgres keeps neither U+0000 nor half a surrogate pair. */
+const isStorable = (text: string) => text.isWellFormed() && !text.includes("\u0000");
+
+/** What is nested deeper than this is nobody's note, and would overflow the stack of whoever reads it. */
+const MOST_DEPTH = 50;
+
+/** Where in a request there is something that cannot be kept; null when it all can. */
+function unstorable(value: unknown, path: readonly PropertyKey[] = []): readonly PropertyKey[] | null {
+  if (path.length > MOST_DEPTH) return path.slice(0, 1);
+  if (typeof value === "string") return isStorable(value) ? null : path;
+  if (typeof value !== "object" || value === null) return null;
+  for (const [name, member] of Object.entries(value)) {
+    const found = isStorable(name) ? unstorable(member, [...path, name]) : path;
+    if (found) return found;
+  }
+  return null;
+}
 
 function submissionOf(name: KindName) {
   const kind = kindOf(name);
@@ -40,8 +62,16 @@ function submissionOf(name: KindName) {
 }
 
 /** What POST /api/jobs takes: one shape for each kind. */
-export const submissionSchema = z.discriminatedUnion("kind", [
-  submissionOf(KINDS[0]),
-  ...KINDS.slice(1).map(submissionOf),
-]);
+export const submissionSchema = z
+  .discriminatedUnion("kind", [submissionOf(KINDS[0]), ...KINDS.slice(1).map(submissionOf)])
+  .check((ctx) => {
+    const path = unstorable(ctx.value);
+    if (path)
+      ctx.issues.push({
+        code: "custom",
+        path: [...path],
+        message: `cannot be kept: it holds U+0000, half of a surrogate pair, or is nested deeper than ${MOST_DEPTH}`,
+        input: undefined,
+      });
+  });
 export type Submission = z.output<typeof submissionSchema>;

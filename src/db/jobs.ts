@@ -18,6 +18,7 @@ export interface JobRecord {
   /** Input field → asset id. */
   readonly files: Readonly<Record<string, string>>;
   readonly credits: number;
+  readonly createdAt: Date;
   readonly version: number;
   readonly epoch: number;
   /** The database's clock when the record was read: what is due is judged by it, on every host alike. */
@@ -256,8 +257,22 @@ function toRecord(row: typeof jobs.$inferSelect, runRows: readonly (typeof runs.
     startedAt: row.startedAt,
     endedAt: row.endedAt,
   };
-  const { appId, userId, kind, model, input, files, credits, version, epoch } = row;
-  return { job, appId, userId, kind, model, input, files, credits, version, epoch, now, readAt: performance.now() };
+  const { appId, userId, kind, model, input, files, credits, createdAt, version, epoch } = row;
+  return {
+    job,
+    appId,
+    userId,
+    kind,
+    model,
+    input,
+    files,
+    credits,
+    createdAt,
+    version,
+    epoch,
+    now,
+    readAt: performance.now(),
+  };
 }
 
 function toRun(row: typeof runs.$inferSelect): Run {

@@ -1,7 +1,8 @@
-import { apply, claim, giveUp, type JobRecord, LeaseLost, loadJob, release, timeBy } from "../db/jobs.ts";
+import { claim, giveUp, type JobRecord, LeaseLost, loadJob, release, timeBy } from "../db/jobs.ts";
 import { type Step, stepsDue } from "../domain/agenda.ts";
 import { isEnded } from "../domain/job.ts";
 import { ProviderUnreachable } from "../domain/provider.ts";
+import { learn } from "../learn.ts";
 import type { Leases } from "./leases.ts";
 import type { Services } from "./services.ts";
 import { store } from "./store.ts";
@@ -48,27 +49,26 @@ export async function advance(services: Services, leases: Leases, jobId: string)
 }
 
 async function take(services: Services, record: JobRecord, step: Step): Promise<void> {
-  const { db } = services;
   const { id } = record.job;
   const at = record.now;
   switch (step.type) {
     case "claim":
-      await apply(db, id, [{ type: "claimed", at }]);
+      await learn(services, id, [{ type: "claimed", at }]);
       return;
     case "expire":
-      await apply(db, id, [{ type: "expired", at }]);
+      await learn(services, id, [{ type: "expired", at }]);
       return;
     case "submit":
       return submit(services, record, step.variant, step.run);
     case "lose":
-      await apply(db, id, [
+      await learn(services, id, [
         { type: "lost", at, runId: step.run.id, detail: "the sender never reported what became of it" },
       ]);
       return;
     case "cancel":
       if (!step.run.providerRunId) throw new Error(`run ${step.run.id} is running without a provider's id`);
       await providerOf(services, step.run.provider).cancel({ providerRunId: step.run.providerRunId });
-      await apply(db, id, [{ type: "cancel_sent", at: timeBy(record), runId: step.run.id }]);
+      await learn(services, id, [{ type: "cancel_sent", at: timeBy(record), runId: step.run.id }]);
       return;
     case "store":
       return store(services, record, step.run);

@@ -1,8 +1,9 @@
 import { createHash } from "node:crypto";
 import { v7 as uuidv7 } from "uuid";
-import { apply, type JobRecord, type NewAsset, timeBy } from "../db/jobs.ts";
+import { type JobRecord, type NewAsset, timeBy } from "../db/jobs.ts";
 import { type Failure, failure } from "../domain/failure.ts";
 import type { Run } from "../domain/job.ts";
+import { learn } from "../learn.ts";
 import { FetchRefused, fetchWithRetry } from "../storage/guarded-fetch.ts";
 import { ImageRefused, inspectImage, thumbnail } from "../storage/image.ts";
 import type { Services } from "./services.ts";
@@ -25,8 +26,7 @@ export async function store(services: Services, record: JobRecord, run: Run): Pr
     const assets: NewAsset[] = [];
     for (const [position, url] of run.outputs.entries())
       assets.push(...(await storeOutput(services, record, run, position, url)));
-    await apply(services.db, record.job.id, [{ type: "stored", at: timeBy(record), runId: run.id }], { assets });
-    services.logger.info({ job_id: record.job.id, run_id: run.id, files: assets.length }, "stored");
+    await learn(services, record.job.id, [{ type: "stored", at: timeBy(record), runId: run.id }], { assets });
   } catch (error) {
     const final = finalFailure(error);
     const last = run.storeAttempts + 1 >= GIVE_UP_AFTER_ATTEMPTS;
@@ -38,7 +38,7 @@ export async function store(services: Services, record: JobRecord, run: Run): Pr
       { err: error, job_id: record.job.id, run_id: run.id, again_at: until },
       "could not store an output",
     );
-    await apply(services.db, record.job.id, [{ type: "store_failed", at, runId: run.id, until, failure: why }]);
+    await learn(services, record.job.id, [{ type: "store_failed", at, runId: run.id, until, failure: why }]);
   }
 }
 

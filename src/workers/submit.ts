@@ -1,12 +1,13 @@
 import { v7 as uuidv7 } from "uuid";
 import { findInput } from "../db/assets.ts";
-import { apply, type JobRecord, timeBy } from "../db/jobs.ts";
+import { type JobRecord, timeBy } from "../db/jobs.ts";
 import { failure } from "../domain/failure.ts";
 import type { Event, Run } from "../domain/job.ts";
 import { kindOf } from "../domain/kinds/all.ts";
 import { lookDelayMs } from "../domain/pacing.ts";
 import type { Answer, Declined, Order, Postponed, Provider } from "../domain/provider.ts";
 import { choose, modelOfRun } from "../domain/routing.ts";
+import { learn } from "../learn.ts";
 import type { Services } from "./services.ts";
 
 /** From the commit of the intent to the last instant at which a byte of it may be written. */
@@ -27,7 +28,7 @@ export async function submit(
   variant: number,
   postponed: Run | null,
 ): Promise<void> {
-  const { db, logger } = services;
+  const { logger } = services;
   const prepared = postponed ? prepareAgain(services, postponed) : await prepare(services, record, variant);
   const { provider, refusal } = prepared;
   const at = timeBy(record);
@@ -40,7 +41,7 @@ export async function submit(
   const intended: Event = { type: "intended", at, run };
   // What cannot be ordered at all is written down as an order that was declined, and nothing is sent.
   const events = refusal ? [intended, toEvent(refusal, run.id, at)] : [intended];
-  const committed = await apply(db, record.job.id, events, { epoch: record.epoch });
+  const committed = await learn(services, record.job.id, events, { epoch: record.epoch });
   if (!committed.changed || refusal) return;
 
   // The send window is the database's; this machine's clock may be another.
@@ -55,7 +56,12 @@ export async function submit(
   const now = timeBy(committed);
   const model = modelOfRun(provider.api, run.model)?.model ?? null;
   const lookAt = new Date(now.getTime() + lookDelayMs(0, services.webhookUrl !== null, model));
-  await apply(db, record.job.id, [toEvent(answer, run.id, now)], answer.outcome === "submitted" ? { lookAt } : {});
+  await learn(
+    services,
+    record.job.id,
+    [toEvent(answer, run.id, now)],
+    answer.outcome === "submitted" ? { lookAt } : {},
+  );
 }
 
 interface Prepared {

@@ -1,4 +1,4 @@
-import { apply, timeBy } from "../db/jobs.ts";
+import { timeBy } from "../db/jobs.ts";
 import { claimLooks, type DueLook, findRunByProviderId, type Looked, noteLooks } from "../db/looks.ts";
 import { stepsDue } from "../domain/agenda.ts";
 import { failure } from "../domain/failure.ts";
@@ -6,6 +6,7 @@ import type { Event } from "../domain/job.ts";
 import { lookDelayMs } from "../domain/pacing.ts";
 import { type Look, type Provider, ProviderUnreachable } from "../domain/provider.ts";
 import { modelOfRun } from "../domain/routing.ts";
+import { learn } from "../learn.ts";
 import { type Loop, repeat } from "./loop.ts";
 import type { Services } from "./services.ts";
 import { providerOf, toOrder } from "./submit.ts";
@@ -53,6 +54,14 @@ export function watch(services: Services): Loop {
   };
 }
 
+/**
+ * Providers keep what a run made for an hour at most. A run of which nothing could be learned until then is given up:
+ * whatever it was, there is nothing left to fetch.
+ */
+const GIVE_UP_AFTER_EXPIRY_MS = 3_600_000;
+/** A provider may not show yet what it has just accepted. */
+const NEWBORN_MS = 120_000;
+
 /** What is to be noted of a look that changed nothing; null when an event was applied instead. */
 async function lookAt(services: Services, due: DueLook): Promise<Looked | null> {
   const { runId } = due;
@@ -67,7 +76,7 @@ async function lookAt(services: Services, due: DueLook): Promise<Looked | null> 
     const event = toEvent(due, look, known?.route.microUsdPerOutput ?? 0);
     if (event?.type === "failed" && event.failure.code === "timeout")
       await provider.cancel({ providerRunId: due.providerRunId });
-    if (event) await learn(services, due, event);
+    if (event) await learnOf(services, due, event);
     // "submitted" tells us that it is out: it is looked at again like any other.
     if (event && event.type !== "submitted") return null;
     return { runId, nextInMs, progress: look.status === "running" ? look.progress : null, answered: true };
@@ -75,6 +84,11 @@ async function lookAt(services: Services, due: DueLook): Promise<Looked | null> 
     const unreachable = error instanceof ProviderUnreachable;
     services.logger.warn({ err: error, run_id: runId, job_id: due.jobId }, "could not look at a run");
     services.metrics.looks.inc({ provider: due.provider, status: unreachable ? "unreachable" : "error" });
+    const at = timeBy(due);
+    if (at.getTime() > due.expiresAt.getTime() + GIVE_UP_AFTER_EXPIRY_MS) {
+      const detail = `nothing could be learned of the run: ${error instanceof Error ? error.message : String(error)}`;
+      await learnOf(services, due, { type: "failed", at, runId, failure: failure("timeout", detail) }).catch(() => {});
+    }
     const nextInMs = (unreachable ? error.retryAfterMs : null) ?? UNREACHABLE_MS;
     return { runId, nextInMs, progress: null, answered: false };
   }
@@ -109,6 +123,7 @@ function toEvent(due: DueLook, look: Look, microUsdPerOutput: number): Event | n
     case "canceled":
       return { type: "canceled", at, runId };
     case "gone":
+      if (at.getTime() - due.sentAt.getTime() < NEWBORN_MS) return null;
       return {
         type: "failed",
         at,
@@ -136,21 +151,23 @@ async function find(services: Services, provider: Provider, due: DueLook): Promi
   );
   services.metrics.looks.inc({ provider: provider.name, status: `find_${found.outcome}` });
   if (found.outcome === "found") {
-    await learn(services, due, { type: "submitted", at, runId, providerRunId: found.providerRunId });
+    await learnOf(services, due, { type: "submitted", at, runId, providerRunId: found.providerRunId });
     return null;
   }
+  if (found.outcome === "unread" && at.getTime() > due.expiresAt.getTime() + GIVE_UP_AFTER_EXPIRY_MS)
+    throw new Error("the provider's list could not be read to its end");
   const old = at.getTime() - due.sentAt.getTime() >= services.lostAfterMs;
   if (found.outcome === "absent" && due.looks >= 1 && old) {
     const detail = `not in the provider's list ${Math.round((at.getTime() - due.sentAt.getTime()) / 1_000)} s after it was sent`;
-    await learn(services, due, { type: "absent", at, runId, detail });
+    await learnOf(services, due, { type: "absent", at, runId, detail });
     return null;
   }
   const nextInMs = Math.min(FIND_EVERY_MS, Math.max(1_000, services.lostAfterMs / 3));
   return { runId, nextInMs, progress: null, answered: found.outcome === "absent" };
 }
 
-async function learn({ db, queues }: Services, due: DueLook, event: Event): Promise<void> {
-  const after = await apply(db, due.jobId, [event]);
+async function learnOf(services: Services, due: DueLook, event: Event): Promise<void> {
+  const after = await learn(services, due.jobId, [event]);
   if (after.changed && stepsDue(after.job, after.now).length > 0)
-    await queues.wake([{ id: due.jobId, kind: after.kind, epoch: after.epoch }]);
+    await services.queues.wake([{ id: due.jobId, kind: after.kind, epoch: after.epoch }]);
 }

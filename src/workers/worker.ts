@@ -34,9 +34,11 @@ export function startWorker(
     working.add(work);
     return work;
   };
-  const consumer = consume(backend, kinds, concurrency, onWake, (error) =>
-    services.logger.warn({ err: error }, "queue trouble"),
-  );
+  let troubles = 0;
+  const consumer = consume(backend, kinds, concurrency, onWake, (error) => {
+    // Each connection repeats it several times a second while the queue is away: every hundredth says enough.
+    if (troubles++ % 100 === 0) services.logger.warn({ err: error, times: troubles }, "queue trouble");
+  });
   const loops = [watch(services), sweep(services)];
   let drained: Promise<void> | null = null;
   return {
