@@ -19,7 +19,7 @@ beforeAll(async () => {
     token: sandbox.token,
     baseUrl: `${sandbox.url}/v1`,
     webhookSecret: sandbox.webhookSecret,
-    totalMs: 1_500,
+    totalMs: 4_000,
   });
 });
 afterAll(() => sandbox.close());
@@ -114,11 +114,12 @@ describe("a create is bought once, and found again", () => {
     const sentAt = new Date();
     const it = order("cut");
     expect(await provider.submit(it)).toMatchObject({ outcome: "lost" });
-    await Promise.all(
-      Array.from({ length: 120 }, (_, i) =>
-        submitted({ ...it, input: { prompt: "a" }, webhookUrl: `${it.webhookUrl}${i}` }),
-      ),
-    );
+    for (let i = 0; i < 120; i += 20)
+      await Promise.all(
+        Array.from({ length: 20 }, (_, j) =>
+          submitted({ ...it, input: { prompt: "a" }, webhookUrl: `${it.webhookUrl}${i + j}` }),
+        ),
+      );
     const found = await provider.find(it, sentAt, notTaken);
     expect(found).toMatchObject({
       outcome: "found",
@@ -221,6 +222,8 @@ describe("deliveries", () => {
       });
       request.on("end", () => {
         response.end();
+        // Runs of other tests may still be calling back.
+        if (request.url !== new URL(it.webhookUrl ?? "").pathname) return;
         all.push({ headers: request.headers, body });
         if (/"status":\s*"(succeeded|failed)"/.test(body)) over();
       });
