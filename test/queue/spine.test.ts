@@ -221,6 +221,19 @@ describe("a staging", () => {
     ]);
   });
 
+  test("takes its photo from an address, checked and kept before anything is charged", async () => {
+    const source = await spine.ended((await spine.submit(generation("an empty room", { size: "landscape" }))).id);
+    const { body } = await spine.call("GET", `/api/jobs/${source.id}/timeline`);
+    // The sandbox's own origin is the one address on this machine that may be fetched from.
+    const [url] = body.facts.find((fact: { type: string }) => fact.type === "succeeded").detail.outputs;
+    const { id } = await spine.submit({ kind: "staging", user: "bob", input: { image: url } });
+    const job = await spine.ended(id);
+    expect(job.status).toBe("completed");
+    const [row] =
+      await spine.sql`select role, width from assets where id::text = (select files->>'image' from jobs where id = ${id})`;
+    expect(row).toMatchObject({ role: "input", width: source.results[0]?.file?.width });
+  });
+
   test("delivers both or nothing: one variant failing refunds all 40", async () => {
     const uploaded = await upload(await roomPhoto(320, 240));
     spine.sandbox.faults.add({ fault: "nsfw", times: 1, match: { promptContains: "industrial" } });
