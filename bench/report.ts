@@ -35,7 +35,7 @@ const COLUMNS: { head: string; of: Value; digits: number; range?: true }[] = [
 const RATIOS: [RowId, RowId][] = [
   ["1", "1q"],
   ["1", "1r"],
-  ["1", "1s"],
+  ["1q", "1s"],
   ["1", "2"],
   ["1", "3"],
   ["1", "4"],
