@@ -39,7 +39,7 @@ export function requestOf(userId: string, idempotencyKey: string = randomUUID())
     priceLines: lines,
     idempotencyKey,
     fingerprint: FINGERPRINT,
-    deadlineAt: new Date(Date.now() + 3_600_000),
+    deadlineSeconds: 3_600,
   };
 }
 

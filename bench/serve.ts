@@ -40,7 +40,7 @@ async function serveApi(config: Config, what: "without-wakes" | "one-by-one"): P
     accept: what === "one-by-one" ? oneByOne : makeAccept(db, queues, logger, metrics),
     authenticate: makeAuthenticate(db),
     limits: { maxBytes: config.MAX_FILE_BYTES, maxPixels: config.MAX_IMAGE_PIXELS },
-    jobDeadlineMs: config.JOB_DEADLINE_SECONDS * 1_000,
+    jobDeadlineSeconds: config.JOB_DEADLINE_SECONDS,
     signingSecret: config.SIGNING_SECRET,
     publicUrl: config.PUBLIC_URL,
     adminPassword: null,

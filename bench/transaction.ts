@@ -56,7 +56,7 @@ async function accept(client: PoolClient, request: AcceptRequest): Promise<Accep
       JSON.stringify(request.priceLines),
       request.idempotencyKey,
       request.fingerprint,
-      request.deadlineAt,
+      new Date(Date.now() + request.deadlineSeconds * 1_000),
       new Date(Date.now() + 3_000),
     ],
   });

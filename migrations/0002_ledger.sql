@@ -64,14 +64,13 @@ end $$;
 create trigger accounts_signup_balance before insert on accounts for each row execute function grant_at_signup();
 create trigger accounts_signup_entry after insert on accounts for each row execute function grant_at_signup();
 
--- Writes entries and moves the bucket with them. The only place that does either; the caller holds the row's lock.
+-- Writes an entry and moves the bucket with it. The only place that does either; the caller holds the row's lock.
 create function post_entry(
   p_app text, p_user text, p_type text, p_bucket text, p_amount bigint, p_job uuid, p_key text,
   p_description text, p_metadata jsonb
-) returns void language plpgsql as $$
+) returns accounts language plpgsql as $$
 declare account accounts;
 begin
-  if p_amount = 0 then return; end if;
   update accounts set
     balance = balance + case when p_bucket = 'balance' then p_amount else 0 end,
     allowance = allowance + case when p_bucket = 'allowance' then p_amount else 0 end,
@@ -82,6 +81,7 @@ begin
   values (p_app, p_user, account.entries, p_type, p_bucket, p_amount,
           case when p_bucket = 'balance' then account.balance else account.allowance end,
           p_job, p_key, p_description, p_metadata);
+  return account;
 end $$;
 
 -- Locks the account, creating it for a new user, with today's allowance in place.
@@ -99,8 +99,12 @@ begin
   if account.allowance_on is distinct from today then
     select daily_allowance into strict daily from apps where id = p_app;
     if daily > 0 or account.allowance > 0 then
-      perform post_entry(p_app, p_user, 'expiry', 'allowance', -account.allowance, null, null, 'allowance lapsed', '{}');
-      perform post_entry(p_app, p_user, 'grant', 'allowance', daily, null, null, 'daily allowance', '{}');
+      if account.allowance > 0 then
+        perform post_entry(p_app, p_user, 'expiry', 'allowance', -account.allowance, null, null, 'allowance lapsed', '{}');
+      end if;
+      if daily > 0 then
+        perform post_entry(p_app, p_user, 'grant', 'allowance', daily, null, null, 'daily allowance', '{}');
+      end if;
       update accounts set allowance_on = today where app_id = p_app and user_id = p_user returning * into account;
     end if;
   end if;
@@ -108,17 +112,23 @@ begin
 end $$;
 
 -- Takes credits from a locked account: the allowance first, then the balance. The caller has checked that they suffice;
--- if not, the CHECK on the account says no and nothing is written.
+-- if not, the CHECK on the account says no and nothing is written. Returns the account as it is then.
 create function debit(account accounts, p_amount bigint, p_job uuid, p_description text, p_metadata jsonb)
-returns void language plpgsql as $$
+returns accounts language plpgsql as $$
 declare from_allowance bigint := least(account.allowance, p_amount);
 begin
-  perform post_entry(account.app_id, account.user_id, 'charge', 'allowance', -from_allowance, p_job, null, p_description, p_metadata);
-  perform post_entry(account.app_id, account.user_id, 'charge', 'balance', from_allowance - p_amount, p_job, null, p_description, p_metadata);
+  if from_allowance > 0 then
+    account := post_entry(account.app_id, account.user_id, 'charge', 'allowance', -from_allowance, p_job, null, p_description, p_metadata);
+  end if;
+  if p_amount > from_allowance then
+    account := post_entry(account.app_id, account.user_id, 'charge', 'balance', from_allowance - p_amount, p_job, null, p_description, p_metadata);
+  end if;
+  return account;
 end $$;
 
 -- Gives back up to p_amount of what was charged for a job, to the buckets it came from, the balance first.
--- Never more than was charged and not yet given back. Returns what was given back.
+-- Never more than was charged and not yet given back. Returns what was given back. An allowance of an earlier day has
+-- lapsed with its day: it is given back and lapses at once, whoever touched the account in between.
 create function give_back(p_app text, p_user text, p_job uuid, p_amount bigint, p_description text, p_metadata jsonb)
 returns bigint language plpgsql as $$
 declare
@@ -126,15 +136,18 @@ declare
   share bigint;
   charge record;
 begin
-  perform 1 from accounts where app_id = p_app and user_id = p_user for update;
+  perform lock_account(p_app, p_user);
   for charge in
-    select bucket, -sum(amount) as open from credit_ledger
+    select bucket, -sum(amount) as open, min(created_at) as at from credit_ledger
     where job_id = p_job and app_id = p_app and user_id = p_user and type in ('charge', 'refund')
     group by bucket order by bucket = 'balance' desc
   loop
     share := least(charge.open, p_amount - given);
     if share > 0 then
       perform post_entry(p_app, p_user, 'refund', charge.bucket, share, p_job, null, p_description, p_metadata);
+      if charge.bucket = 'allowance' and (charge.at at time zone 'utc')::date < (now() at time zone 'utc')::date then
+        perform post_entry(p_app, p_user, 'expiry', 'allowance', -share, null, null, 'refunded allowance of an earlier day lapsed', '{}');
+      end if;
       given := given + share;
     end if;
   end loop;

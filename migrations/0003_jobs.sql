@@ -46,8 +46,9 @@ create table jobs (
   check ((status = 'failed') = (failure_code is not null))
 ) with (fillfactor = 80);
 create index jobs_due on jobs (due_at) where status in ('pending', 'processing');
-create index jobs_of_app on jobs (app_id, id);
-create index jobs_of_user on jobs (app_id, user_id, id);
+-- Begins with the user on purpose: the key's unique index is the only one that begins with the app, so that no plan made
+-- on an empty table looks a key up by walking all jobs of its app.
+create index jobs_of_user on jobs (user_id, app_id, id);
 
 -- One paid execution at a provider. The row is committed before the first byte is sent.
 create table runs (

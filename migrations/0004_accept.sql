@@ -5,7 +5,8 @@
 -- outcome: accepted | replayed | key_reused | insufficient_credits
 create function accept_jobs(p_requests jsonb)
 returns table (ord int, outcome text, job_id uuid, balance bigint, allowance bigint)
-language plpgsql as $$
+-- A transaction that hangs with one user's account must not hold up everybody else's requests.
+language plpgsql set lock_timeout = '1s' as $$
 declare
   request record;
   known record;
@@ -15,44 +16,36 @@ begin
     select r.* from jsonb_to_recordset(p_requests) as r(
       ord int, id uuid, app_id text, user_id text, kind text, model text, input jsonb, files jsonb, metadata jsonb,
       variants int, min_success int, max_attempts int, max_rebuys int, credits bigint, price_lines jsonb,
-      idempotency_key text, fingerprint text, deadline_at timestamptz, due_at timestamptz
+      idempotency_key text, fingerprint text, deadline_seconds int
     ) order by r.app_id, r.user_id, r.ord
   loop
     ord := request.ord;
+    outcome := null;
     account := lock_account(request.app_id, request.user_id);
 
-    select j.id, j.fingerprint = decode(request.fingerprint, 'hex') as same into known
-    from jobs j where j.app_id = request.app_id and j.idempotency_key = request.idempotency_key;
-
-    if not found then
-      if account.balance + account.allowance < request.credits then
-        outcome := 'insufficient_credits'; job_id := null;
-        balance := account.balance; allowance := account.allowance;
-        return next;
-        continue;
-      end if;
+    -- The insert is the look at the key: most keys are new.
+    if account.balance + account.allowance >= request.credits then
       insert into jobs (id, app_id, user_id, kind, model, input, files, metadata, variants, min_success, max_attempts,
                         max_rebuys, credits, price_lines, idempotency_key, fingerprint, deadline_at, due_at)
       values (request.id, request.app_id, request.user_id, request.kind, request.model, request.input, request.files,
               request.metadata, request.variants, request.min_success, request.max_attempts, request.max_rebuys,
               request.credits, request.price_lines, request.idempotency_key, decode(request.fingerprint, 'hex'),
-              request.deadline_at, request.due_at)
+              -- The database's clock: those of the hosts may differ. The sweep comes after 3 s unless somebody woke it.
+              now() + make_interval(secs => request.deadline_seconds), now() + interval '3 seconds')
       on conflict on constraint jobs_app_id_idempotency_key_key do nothing;
       if found then
-        perform debit(account, request.credits, request.id, request.kind, '{}');
+        account := debit(account, request.credits, request.id, request.kind, '{}');
         outcome := 'accepted'; job_id := request.id;
-        select a.balance, a.allowance into balance, allowance from accounts a
-        where a.app_id = request.app_id and a.user_id = request.user_id;
-        return next;
-        continue;
       end if;
-      -- Another user's request with this key committed a moment ago.
-      select j.id, j.fingerprint = decode(request.fingerprint, 'hex') as same into strict known
-      from jobs j where j.app_id = request.app_id and j.idempotency_key = request.idempotency_key;
     end if;
 
-    outcome := case when known.same then 'replayed' else 'key_reused' end;
-    job_id := known.id; balance := account.balance; allowance := account.allowance;
+    if outcome is null then
+      select j.id, j.fingerprint = decode(request.fingerprint, 'hex') as same into known
+      from jobs j where j.app_id = request.app_id and j.idempotency_key = request.idempotency_key;
+      job_id := known.id;
+      outcome := case when known.id is null then 'insufficient_credits' when known.same then 'replayed' else 'key_reused' end;
+    end if;
+    balance := account.balance; allowance := account.allowance;
     return next;
   end loop;
 end $$;

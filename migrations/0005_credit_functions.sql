@@ -1,5 +1,6 @@
 -- The functions that existing products call by name. They take the app from the metadata's "app", else from the
--- setting darkroom.app (set it per role or database), else it is the only app there is.
+-- setting darkroom.app (set it per role or database), else it is the only app there is. Plans are kept per session and
+-- may have been made when the tables were empty: without the setting on them they would go on scanning.
 create function credit_app(p_metadata jsonb) returns text language plpgsql stable as $$
 declare
   named text := coalesce(p_metadata ->> 'app', nullif(current_setting('darkroom.app', true), ''));
@@ -22,7 +23,7 @@ end $$;
 -- p_type is the caller's word for what is bought ("image", "video_5s"); it is kept in the entry's metadata.
 create function atomic_charge_credits(
   p_user uuid, p_type text, p_amount int, p_description text, p_metadata jsonb default '{}', p_job uuid default null
-) returns jsonb language plpgsql as $$
+) returns jsonb language plpgsql set enable_seqscan = off as $$
 declare
   app text := credit_app(p_metadata);
   account accounts;
@@ -59,7 +60,7 @@ end $$;
 -- charged. Without one: to the balance; pass a "key" in the metadata to make it repeatable.
 create function refund_credits(
   p_user uuid, p_amount int, p_description text, p_metadata jsonb default '{}', p_job uuid default null
-) returns jsonb language plpgsql as $$
+) returns jsonb language plpgsql set enable_seqscan = off as $$
 declare
   app text := credit_app(p_metadata);
   account accounts;

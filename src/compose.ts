@@ -5,6 +5,7 @@ import { makeAccept } from "./api/accepting.ts";
 import { type ApiServices, makeApp } from "./api/app.ts";
 import { makeAuthenticate } from "./api/auth.ts";
 import { watchChanges } from "./api/changes.ts";
+import { maskPath } from "./api/mask-path.ts";
 import { webhookPath } from "./api/webhooks.ts";
 import type { Config } from "./config.ts";
 import { connect, type Db, disconnect } from "./db/client.ts";
@@ -55,7 +56,7 @@ export async function startApi(config: Config, logger = makeLogger(config, "api"
     accept: makeAccept(db, queues, logger, metrics),
     authenticate: makeAuthenticate(db),
     limits: { maxBytes: config.MAX_FILE_BYTES, maxPixels: config.MAX_IMAGE_PIXELS },
-    jobDeadlineMs: config.JOB_DEADLINE_SECONDS * 1_000,
+    jobDeadlineSeconds: config.JOB_DEADLINE_SECONDS,
     signingSecret: config.SIGNING_SECRET,
     publicUrl: config.PUBLIC_URL,
     adminPassword: config.ADMIN_PASSWORD ?? null,
@@ -123,11 +124,6 @@ export function makeLogger(config: Pick<Config, "LOG_LEVEL">, name: string): Log
       }),
     },
   });
-}
-
-export function maskPath(url: string): string {
-  const path = url.split("?")[0] ?? "";
-  return path.replace(/^(\/api\/webhooks\/[^/]+\/[^/]+)\/.+$/, "$1/…");
 }
 
 export function makeParts(config: Config, logger: Logger, name: string): Parts {

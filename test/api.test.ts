@@ -45,7 +45,7 @@ describe("what is refused is a problem document that names the field and the rem
     ["no prompt", () => post({ ...fine, input: {} }), 422, "/input/prompt", /string/],
     ["a blank prompt", () => post(generation({ prompt: "   " })), 422, "/input/prompt", /1/],
     ["a prompt that is too long", () => post(generation({ prompt: "x".repeat(2_001) })), 422, "/input/prompt", /2000/],
-    ["a width out of range", () => post(generation({ width: 5_000, height: 512 })), 422, "/input/width", /1440/],
+    ["a width out of range", () => post(generation({ width: 100, height: 512 })), 422, "/input/width", /256/],
     ["a width without a height", () => post(generation({ width: 512 })), 422, "/input/height", /give height too/],
     [
       "a size and a width",
@@ -53,6 +53,13 @@ describe("what is refused is a problem document that names the field and the rem
       422,
       "/input/size",
       /either/,
+    ],
+    [
+      "more pixels than the model makes",
+      () => post(generation({ width: 1_100, height: 1_100 })),
+      422,
+      "/input/width",
+      /1048576/,
     ],
     ["five images", () => post(generation({ images: 5 })), 422, "/input/images", /4/],
     ["no images", () => post(generation({ images: 0 })), 422, "/input/images", /1/],

@@ -2,7 +2,7 @@ import { mkdtemp, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { maskPath } from "../src/compose.ts";
+import { maskPath } from "../src/api/mask-path.ts";
 import { ConfigError, envExample, readConfig } from "../src/config.ts";
 
 const fine = {

@@ -1,6 +1,8 @@
 import { sql } from "drizzle-orm";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { connect, type Db, disconnect } from "../src/db/client.ts";
+import { migrateQueue, postgresBackend } from "../src/queue/backend.ts";
+import { consume, openQueues } from "../src/queue/queue.ts";
 import { freshDatabase } from "./rig/database.ts";
 
 let database: Awaited<ReturnType<typeof freshDatabase>>;
@@ -34,6 +36,47 @@ test("a connection that dies inside a transaction fails that transaction, and no
     }
   } finally {
     process.off("uncaughtException", note);
+  }
+  expect(uncaught).toEqual([]);
+});
+
+test("the queue's connections may all be cut while it works, and it goes on", async () => {
+  const uncaught: unknown[] = [];
+  const note = (error: unknown) => uncaught.push(error);
+  process.on("uncaughtException", note);
+  await migrateQueue(database.url);
+  const backend = postgresBackend(database.url);
+  const queues = openQueues(backend);
+  const seen: string[] = [];
+  const consumer = consume(
+    backend,
+    ["generation"],
+    4,
+    async (id) => void seen.push(id),
+    () => {},
+  );
+  try {
+    for (let round = 0; round < 6; round++) {
+      await queues.wake([{ id: `before-${round}`, kind: "generation", epoch: round }]).catch(() => {});
+      await other.execute(sql`
+        select pg_terminate_backend(pid) from pg_stat_activity
+        where datname = current_database() and pid <> pg_backend_pid() and application_name <> 'darkroom test'`);
+      await new Promise((resolve) => setTimeout(resolve, 150));
+    }
+    await expect
+      .poll(() =>
+        queues.wake([{ id: "after", kind: "generation", epoch: 1 }]).then(
+          () => true,
+          () => false,
+        ),
+      )
+      .toBe(true);
+    await expect.poll(() => seen, { timeout: 15_000 }).toContain("after");
+  } finally {
+    process.off("uncaughtException", note);
+    await consumer.close();
+    await queues.close();
+    await backend.close();
   }
   expect(uncaught).toEqual([]);
 });

@@ -375,6 +375,12 @@ describe("a job", () => {
     expect(ended.failure?.code).toBe("deadline_exceeded");
   });
 
+  test("past its deadline is expired before anything else is done for it", () => {
+    const four = play(newJob({ variants: 4 }), claimed);
+    expect(stepTypes(four, at(3_599))).toEqual(["submit", "submit", "submit", "submit"]);
+    expect(stepTypes(four, at(3_600))).toEqual(["expire"]);
+  });
+
   test("that nobody ever worked on is given up at its deadline", () => {
     expect(stepTypes(newJob(), at(3_600))).toContain("expire");
     expect(next(newJob(), expired)).toMatchObject({ status: "failed", failure: { code: "deadline_exceeded" } });

@@ -17,8 +17,8 @@ describe("a generation", () => {
     expect(credits({})).toBe(1);
     expect(credits({ size: "portrait", images: 4 })).toBe(4);
     expect(credits({ width: 1024, height: 1024 })).toBe(1);
-    expect(credits({ width: 1025, height: 1024 })).toBe(2);
-    expect(credits({ width: 1440, height: 1440 })).toBe(2);
+    expect(credits({ width: 1440, height: 720 })).toBe(1);
+    expect(generation.input.safeParse({ prompt: "x", width: 1025, height: 1024 }).success).toBe(false);
     expect(credits({ width: 256, height: 256 })).toBe(1);
   });
 
@@ -35,7 +35,7 @@ describe("a generation", () => {
     ]).toEqual(["1:1", "3:2", "2:3", "16:9", "21:9", "9:21"]);
   });
 
-  test("asks for a quarter of a megapixel when that is nearer to what was wanted", () => {
+  test("asks for a quarter of a megapixel only when that is all that was asked for", () => {
     const model = findModel("generation", "flux-schnell");
     if (!model) throw new Error("flux-schnell left the catalogue");
     const megapixels = (width: number, height: number) =>
@@ -44,7 +44,7 @@ describe("a generation", () => {
         seed: 1,
         fileUrls: {},
       })["megapixels"];
-    expect([megapixels(512, 512), megapixels(1024, 1024)]).toEqual(["0.25", "1"]);
+    expect([megapixels(512, 512), megapixels(513, 512), megapixels(1024, 1024)]).toEqual(["0.25", "1", "1"]);
   });
 });
 

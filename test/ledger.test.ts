@@ -3,10 +3,11 @@ import { v7 as uuidv7 } from "uuid";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { type AcceptRequest, acceptJobs } from "../src/db/accept.ts";
 import { connect, type Db, disconnect } from "../src/db/client.ts";
-import { grant, ledgerDrift } from "../src/db/credits.ts";
+import { balanceOf, grant, ledgerDrift } from "../src/db/credits.ts";
 import { apply, claim, claimDue, LeaseLost, loadJob, release, renew } from "../src/db/jobs.ts";
 import { saveApps } from "../src/db/migrate.ts";
 import type { App } from "../src/domain/app.ts";
+import { failure } from "../src/domain/failure.ts";
 import type { IntendedRun } from "../src/domain/job.ts";
 import { freshDatabase } from "./rig/database.ts";
 
@@ -50,7 +51,7 @@ function request(over: Partial<AcceptRequest> = {}): AcceptRequest {
     priceLines: [{ label: "x", credits: 10 }],
     idempotencyKey: uuidv7(),
     fingerprint: "ab".repeat(32),
-    deadlineAt: new Date(Date.now() + 3_600_000),
+    deadlineSeconds: 3_600,
     ...over,
   };
 }
@@ -147,6 +148,30 @@ describe("acceptance", () => {
     expect((await Promise.all(rounds)).flat().every((answer) => answer.outcome === "accepted")).toBe(true);
   });
 
+  test("waits no more than a second for an account that another transaction keeps", async () => {
+    await accept({ userId: "kept", credits: 1 });
+    await sql.begin(async (tx) => {
+      await tx`select 1 from accounts where user_id = 'kept' for update`;
+      const started = Date.now();
+      await expect(accept({ userId: "kept", credits: 1 })).rejects.toMatchObject({ code: "55P03" });
+      expect(Date.now() - started).toBeLessThan(3_000);
+    });
+  });
+
+  test("keeps its pace as a fresh database fills: keys are found by their index", async () => {
+    const groups = Array.from({ length: 40 }, () =>
+      Array.from({ length: 50 }, (_, index) => request({ userId: `fill${index}`, credits: 0 })),
+    );
+    for (const group of groups) await acceptJobs(db, group);
+    const [before] =
+      await sql`select coalesce(sum(seq_tup_read), 0)::int as n from pg_stat_user_tables where relname in ('jobs', 'credit_ledger')`;
+    await acceptJobs(db, groups[0] ?? []);
+    await sql`select pg_stat_force_next_flush()`;
+    const [after] =
+      await sql`select coalesce(sum(seq_tup_read), 0)::int as n from pg_stat_user_tables where relname in ('jobs', 'credit_ledger')`;
+    expect(after?.["n"] - before?.["n"]).toBeLessThan(2_000);
+  });
+
   test("of a group with one impossible row writes nothing of it at all", async () => {
     await expect(
       acceptJobs(db, [request({ userId: "ok" }), request({ userId: "bad", variants: 99 })]),
@@ -239,6 +264,43 @@ describe("the daily allowance", () => {
       ["grant", "allowance", 10],
       ["charge", "allowance", -1],
     ]);
+  });
+});
+
+describe("a refund of an earlier day's allowance", () => {
+  test("lapses with its day, whether or not the account was touched in between", async () => {
+    for (const touched of [true, false]) {
+      const userId = `yesterday-${touched}`;
+      const id = (await accept({ appId: "daily", userId, credits: 4, variants: 1 }))?.jobId as string;
+      await sql`alter table credit_ledger disable trigger credit_ledger_append_only`;
+      await sql`update credit_ledger set created_at = created_at - interval '1 day' where user_id = ${userId}`;
+      await sql`alter table credit_ledger enable trigger credit_ledger_append_only`;
+      await sql`update accounts set allowance_on = allowance_on - 1 where user_id = ${userId}`;
+      if (touched) await accept({ appId: "daily", userId, credits: 1, variants: 1 });
+      await apply(db, id, [{ type: "cancel_requested", at: new Date() }]);
+      expect(await account("daily", userId)).toEqual({ balance: 5, allowance: touched ? 9 : 10 });
+    }
+  });
+
+  test("is not what a caller reads in the morning: that is today's", async () => {
+    await accept({ appId: "daily", userId: "morning", credits: 10, variants: 1 });
+    expect(await balanceOf(db, "daily", "morning")).toEqual({ balance: 5, allowance: 0 });
+    await sql`update accounts set allowance_on = allowance_on - 1 where user_id = 'morning'`;
+    expect(await balanceOf(db, "daily", "morning")).toEqual({ balance: 5, allowance: 10 });
+  });
+});
+
+describe("what a provider says that no database keeps", () => {
+  test("is kept without it, and the job ends", async () => {
+    const id = (await accept({ userId: "odd", credits: 1, variants: 1 }))?.jobId as string;
+    const at = new Date();
+    const runId = uuidv7();
+    await apply(db, id, [
+      { type: "intended", at, run: run(runId, 0) },
+      { type: "lost", at, runId, detail: "a\u0000b\ud83d" },
+    ]);
+    const said = failure("provider_failed", `${"x".repeat(1_999)}\u{1f600}`);
+    expect((await apply(db, id, [{ type: "failed", at, runId, failure: said }])).job.status).toBe("failed");
   });
 });
 

@@ -598,7 +598,11 @@ describe("find", () => {
   };
 
   test("by the webhook's exact URL, whatever else is equal, on any page", async () => {
-    const twin = listed({ webhook: `${lost.webhookUrl}0` });
+    const twin = listed({ webhook: `${lost.webhookUrl?.replace("run-1", "run-10")}` });
+    const moved = listed({ id: "moved", webhook: "https://new.example.test/hooks/replicate/run-1/other" });
+    // Our own address or its secret has changed since: the run's id in it tells.
+    expect(await find(lost, [twin, moved])).toEqual({ outcome: "found", providerRunId: "moved" });
+    seen.splice(0);
     const ours = listed({ id: "ours", webhook: lost.webhookUrl, input: {}, data_removed: true });
     expect(await find(lost, [twin, twin], [twin], [twin, ours])).toEqual({ outcome: "found", providerRunId: "ours" });
     expect(seen.map((it) => it.path)).toEqual([

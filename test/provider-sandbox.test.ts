@@ -117,7 +117,11 @@ describe("a create is bought once, and found again", () => {
     for (let i = 0; i < 120; i += 20)
       await Promise.all(
         Array.from({ length: 20 }, (_, j) =>
-          submitted({ ...it, input: { prompt: "a" }, webhookUrl: `${it.webhookUrl}${i + j}` }),
+          submitted({
+            ...it,
+            input: { prompt: "a" },
+            webhookUrl: `https://app.example.test/hooks/sandbox/twin-${i + j}/token`,
+          }),
         ),
       );
     const found = await provider.find(it, sentAt, notTaken);

@@ -2,13 +2,16 @@ import type { Logger } from "pino";
 import { type AcceptAnswer, type AcceptRequest, acceptJobs } from "../db/accept.ts";
 import type { Db } from "../db/client.ts";
 import type { Metrics } from "../metrics.ts";
-import type { Queues } from "../queue/queue.ts";
+import type { Queues, Wake } from "../queue/queue.ts";
 
 /** Rows in one statement, and statements under way at the same time. Measured: more of either is slower. */
 const GROUP_SIZE = 64;
 const MOST_UNDER_WAY = 2;
 /** Requests that may wait for a statement; beyond it the database is the bottleneck and the caller should know. */
 const MOST_WAITING = 5_000;
+
+/** In one round trip to the queue. */
+const MOST_WAKES = 1_000;
 
 export class TooManyWaiting extends Error {
   override readonly name = "TooManyWaiting";
@@ -30,6 +33,8 @@ interface Waiting {
 export function makeAccept(db: Db, queues: Queues, logger: Logger, metrics: Metrics): Accept {
   const waiting: Waiting[] = [];
   let underWay = 0;
+  const toWake: Wake[] = [];
+  let waking = false;
 
   const pump = () => {
     while (waiting.length > 0 && underWay < MOST_UNDER_WAY) {
@@ -56,25 +61,33 @@ export function makeAccept(db: Db, queues: Queues, logger: Logger, metrics: Metr
     } catch (error) {
       // One bad row fails the statement: its neighbours are taken one by one and do not notice. If the commit's answer
       // was what got lost, the keys make this a replay.
-      if (group.length > 1) await Promise.all(group.map((each) => acceptGroup([each])));
+      if (isLocked(error) && oneUser(group)) for (const each of group) each.reject(error);
+      else if (group.length > 1) await Promise.all(split(group).map((each) => acceptGroup(each)));
       else group[0]?.reject(error);
     }
   };
 
   const wake = (group: readonly Waiting[], answers: readonly AcceptAnswer[]) => {
-    const accepted = group.flatMap(({ request }, index) => {
+    for (const [index, { request }] of group.entries()) {
       const outcome = answers[index]?.outcome ?? "refused";
       metrics.accepted.inc({ kind: request.kind, outcome });
-      if (outcome !== "accepted") return [];
+      if (outcome !== "accepted") continue;
       metrics.creditsCharged.inc({ kind: request.kind }, request.credits);
-      return [{ id: request.id, kind: request.kind, epoch: 0 }];
-    });
-    if (accepted.length > 0)
-      queues
-        .wake(accepted)
-        .catch((error: unknown) =>
-          logger.warn({ err: error, jobs: accepted.length }, "could not wake: the sweep will"),
-        );
+      toWake.push({ id: request.id, kind: request.kind, epoch: 0 });
+    }
+    if (!waking) void wakeAll();
+  };
+
+  /** Like the groups themselves: while one round trip to the queue is under way, the next one's wakes gather. */
+  const wakeAll = async (): Promise<void> => {
+    waking = true;
+    while (toWake.length > 0) {
+      const wakes = toWake.splice(0, MOST_WAKES);
+      await queues
+        .wake(wakes)
+        .catch((error: unknown) => logger.warn({ err: error, jobs: wakes.length }, "could not wake: the sweep will"));
+    }
+    waking = false;
   };
 
   return (request) =>
@@ -85,4 +98,25 @@ export function makeAccept(db: Db, queues: Queues, logger: Logger, metrics: Metr
       // What arrives in the same turn of the event loop joins the same group.
       setImmediate(pump);
     });
+}
+
+const oneUser = (group: readonly Waiting[]) =>
+  group.every(
+    ({ request: { appId, userId } }) => appId === group[0]?.request.appId && userId === group[0]?.request.userId,
+  );
+
+/** By user, then one by one. */
+function split(group: readonly Waiting[]): Waiting[][] {
+  if (oneUser(group)) return group.map((each) => [each]);
+  const byUser = new Map<string, Waiting[]>();
+  for (const each of group) {
+    const user = JSON.stringify([each.request.appId, each.request.userId]);
+    byUser.set(user, [...(byUser.get(user) ?? []), each]);
+  }
+  return [...byUser.values()];
+}
+
+/** lock_not_available: another transaction has had the account for longer than lock_timeout. */
+function isLocked(error: unknown): boolean {
+  return error instanceof Error && "code" in error && error.code === "55P03";
 }

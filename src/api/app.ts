@@ -9,6 +9,7 @@ import fastify, {
   type FastifyBaseLogger,
   type FastifyInstance,
   type FastifyPluginCallback,
+  LogController,
   type RawServerDefault,
 } from "fastify";
 import {
@@ -36,6 +37,7 @@ import { fileRoutes } from "./files.ts";
 import { healthRoutes } from "./health.ts";
 import type { InputLimits } from "./inputs.ts";
 import { jobRoutes } from "./jobs.ts";
+import { maskPath } from "./mask-path.ts";
 import { answerProblems } from "./problem.ts";
 import { uploadRoutes } from "./uploads.ts";
 import { webhookRoutes } from "./webhooks.ts";
@@ -52,7 +54,7 @@ export interface ApiServices {
   readonly changes: Changes;
   readonly authenticate: Authenticate;
   readonly limits: InputLimits;
-  readonly jobDeadlineMs: number;
+  readonly jobDeadlineSeconds: number;
   readonly signingSecret: string;
   readonly publicUrl: string;
   readonly adminPassword: string | null;
@@ -80,6 +82,8 @@ const MOST_JSON_BYTES = 1_000_000;
 export async function makeApp(services: ApiServices): Promise<ApiApp> {
   const app = fastify({
     loggerInstance: services.logger as FastifyBaseLogger,
+    // One line for each request, when it was answered.
+    logController: new LogController({ disableRequestLogging: true }),
     genReqId: (request) => requestId(request.headers["x-request-id"]),
     bodyLimit: MOST_JSON_BYTES,
     // Longer than Prefer: wait=60; a body has 30 s to arrive.
@@ -93,14 +97,18 @@ export async function makeApp(services: ApiServices): Promise<ApiApp> {
   app.setSerializerCompiler(serializerCompiler);
   answerProblems(app as unknown as FastifyInstance);
 
-  app.addHook("onRequest", async (request, reply) => void reply.header("x-request-id", request.id));
-  app.addHook("onResponse", async (request, reply) =>
-    services.metrics.http.observe(
-      { method: request.method, route: request.routeOptions.url ?? "none", status: reply.statusCode },
-      reply.elapsedTime / 1_000,
-    ),
-  );
-  await app.register(helmet, { contentSecurityPolicy: { directives: PAGE_POLICY } });
+  app.addHook("onRequest", async (request, reply) => {
+    reply.header("x-request-id", request.id);
+    // Answers are for programs; pages get the whole set of headers below.
+    reply.header("x-content-type-options", "nosniff");
+  });
+  app.addHook("onResponse", async (request, reply) => {
+    const route = request.routeOptions.url ?? "none";
+    const status = reply.statusCode;
+    services.metrics.http.observe({ method: request.method, route, status }, reply.elapsedTime / 1_000);
+    const ms = Math.round(reply.elapsedTime);
+    request.log.info({ method: request.method, path: maskPath(request.url), status, ms }, "answered");
+  });
   await app.register(underPressure, { maxEventLoopDelay: 2_000, retryAfter: 5, exposeStatusRoute: false });
   await app.register(swagger, {
     openapi: {
@@ -121,17 +129,21 @@ export async function makeApp(services: ApiServices): Promise<ApiApp> {
     transform: createJsonSchemaTransform({ skipList: [] }),
     transformObject: jsonSchemaTransformObject,
   });
-  await app.register(swaggerUi, {
-    routePrefix: "/docs",
-    uiConfig: { docExpansion: "list", persistAuthorization: true },
-    logo: { type: "image/svg+xml", content: Buffer.from(LOGO), href: "/docs", target: "_self" },
-    theme: { title: "Darkroom API" },
+  await app.register(async (pages) => {
+    await pages.register(helmet, { contentSecurityPolicy: { directives: PAGE_POLICY } });
+    await pages.register(swaggerUi, {
+      routePrefix: "/docs",
+      uiConfig: { docExpansion: "list", persistAuthorization: true },
+      logo: { type: "image/svg+xml", content: Buffer.from(LOGO), href: "/docs", target: "_self" },
+      theme: { title: "Darkroom API" },
+    });
+    if (services.board && services.adminPassword)
+      await mountBoard(pages as ApiApp, services.board, services.adminPassword);
   });
 
   for (const routes of [jobRoutes, eventRoutes, uploadRoutes, creditRoutes, webhookRoutes, healthRoutes])
     routes(app, services);
   if ("open" in services.storage) fileRoutes(app, services.storage);
-  if (services.board && services.adminPassword) await mountBoard(app, services.board, services.adminPassword);
   return app;
 }
 

@@ -4,8 +4,11 @@ import { ServiceError } from "../errors.ts";
 import type { Routes } from "./app.ts";
 import { idempotencyKey } from "./idempotency.ts";
 import { problemSchema } from "./problem.ts";
+import { isStorable } from "./submission.ts";
 
-const userParams = z.object({ user: z.string().min(1).max(200) });
+const userParams = z.object({
+  user: z.string().min(1).max(200).refine(isStorable, "holds a character that cannot be kept"),
+});
 const account = z.object({
   user: z.string(),
   available: z.int().describe("Balance and what is left of today's allowance."),

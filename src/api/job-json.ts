@@ -112,7 +112,7 @@ export async function toJson(view: JobView, storage: Storage): Promise<JobJson> 
     progress: round(results.reduce((sum, result) => sum + result.progress, 0) / job.variants),
     input: job.input,
     metadata: job.metadata,
-    price: { credits: job.credits, lines: job.priceLines },
+    price: { credits: job.credits, lines: [...job.priceLines] },
     settlement: settlement && { charged: settlement.charged, kept: settlement.kept, refunded: settlement.refunded },
     results,
     resultUrls: results.flatMap((result) => (result.file ? [result.file.url] : [])),

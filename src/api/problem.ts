@@ -126,20 +126,26 @@ function invalidInput(context: string, validation: readonly Validation[]): Servi
   return new ServiceError("invalid_input", `${where}: ${first?.detail ?? "not valid"}`, { fields });
 }
 
+/** Of the sockets and of Postgres: no answer, cut off, shutting down, starting up, locked or taking too long. */
+const DOWN = new Set([
+  "ECONNREFUSED",
+  "ECONNRESET",
+  "ETIMEDOUT",
+  "EPIPE",
+  "57P01",
+  "57P02",
+  "57P03",
+  "55P03",
+  "57014",
+  "25P03",
+  "53300",
+]);
+
 function isDatabaseDown(error: unknown): boolean {
-  const codes = new Set([
-    "ECONNREFUSED",
-    "ECONNRESET",
-    "CONNECT_TIMEOUT",
-    "CONNECTION_CLOSED",
-    "CONNECTION_ENDED",
-    "CONNECTION_DESTROYED",
-    "57P01",
-    "57P02",
-    "57P03",
-  ]);
   for (let each: unknown = error, depth = 0; each instanceof Error && depth < 5; each = each.cause, depth++) {
-    if ("code" in each && typeof each.code === "string" && codes.has(each.code)) return true;
+    if ("code" in each && typeof each.code === "string" && DOWN.has(each.code)) return true;
+    // The driver's own words have no code.
+    if (/^Connection terminated|timeout exceeded when trying to connect/.test(each.message)) return true;
   }
   return false;
 }

@@ -27,7 +27,7 @@ function sizeOf(value: unknown): number {
 }
 
 /** Postgres keeps neither U+0000 nor half a surrogate pair. */
-const isStorable = (text: string) => text.isWellFormed() && !text.includes("\u0000");
+export const isStorable = (text: string) => text.isWellFormed() && !text.includes("\u0000");
 
 /** What is nested deeper than this is nobody's note, and would overflow the stack of whoever reads it. */
 const MOST_DEPTH = 50;

@@ -11,8 +11,8 @@ export interface AcceptRequest {
   readonly kind: KindName;
   readonly model: string;
   readonly input: unknown;
-  readonly files: Readonly<Record<string, string>>;
-  readonly metadata: Readonly<Record<string, unknown>>;
+  readonly files: Record<string, string>;
+  readonly metadata: Record<string, unknown>;
   readonly variants: number;
   readonly minSuccess: number;
   readonly maxAttempts: number;
@@ -22,7 +22,8 @@ export interface AcceptRequest {
   readonly idempotencyKey: string;
   /** SHA-256 of the canonical request, 64 hex digits. */
   readonly fingerprint: string;
-  readonly deadlineAt: Date;
+  /** From acceptance on. */
+  readonly deadlineSeconds: number;
 }
 
 export interface AcceptAnswer {
@@ -33,15 +34,11 @@ export interface AcceptAnswer {
   readonly available: number;
 }
 
-/** When the sweep wakes an accepted job unless the accepting process already did. */
-const SWEEP_AFTER_MS = 3_000;
-
 /**
  * One statement, one commit, an answer for each request in their order. Throws as a whole only when the database
  * does, and then nothing of it was written; the caller may try the same requests again, one by one.
  */
 export async function acceptJobs(db: Db, requests: readonly AcceptRequest[]): Promise<AcceptAnswer[]> {
-  const dueAt = new Date(Date.now() + SWEEP_AFTER_MS);
   const rows = JSON.stringify(
     requests.map((request, ord) => ({
       ord,
@@ -61,8 +58,7 @@ export async function acceptJobs(db: Db, requests: readonly AcceptRequest[]): Pr
       price_lines: request.priceLines,
       idempotency_key: request.idempotencyKey,
       fingerprint: request.fingerprint,
-      deadline_at: request.deadlineAt,
-      due_at: dueAt,
+      deadline_seconds: request.deadlineSeconds,
     })),
   );
   const { rows: answers } = await db.$client.query({

@@ -25,6 +25,11 @@ export function connect(databaseUrl: string, options: { max?: number; name: stri
     keepAlive: true,
     keepAliveInitialDelayMillis: 10_000,
     statement_timeout: 10_000,
+    // Every statement here has an index to go by. Plans live as long as the session, and one that was made when a table
+    // was empty would go on scanning it: on a fresh database acceptance fell to a quarter within 14 s (measured).
+    options: "-c enable_seqscan=off",
+    // A frozen process must not keep the locks of its open transaction.
+    idle_in_transaction_session_timeout: 5_000,
     application_name: `darkroom ${options.name}`,
   });
   pool.on("error", () => {}); // An idle connection was cut; the next query opens another.

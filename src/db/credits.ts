@@ -12,7 +12,12 @@ export interface Balance {
 /** What a user can spend; null for a user that the app never mentioned. */
 export async function balanceOf(db: Db, appId: string, userId: string): Promise<Balance | null> {
   const [row] = await db
-    .select({ balance: accounts.balance, allowance: accounts.allowance })
+    .select({
+      balance: accounts.balance,
+      // A day's allowance is put in place by the first charge or grant of the day; it is there before.
+      allowance: sql<number>`(case when allowance_on = (now() at time zone 'utc')::date then allowance
+        else (select daily_allowance from apps where id = ${accounts.appId}) end)::float8`,
+    })
     .from(accounts)
     .where(and(eq(accounts.appId, appId), eq(accounts.userId, userId)));
   return row ?? null;

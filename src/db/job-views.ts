@@ -57,9 +57,15 @@ export async function listJobs(db: Db, filter: JobFilter): Promise<JobView[]> {
   return withParts(db, rows);
 }
 
-/** The facts that moved a job, in order. A job has a bounded number of runs and so of facts; 1,000 is far above. */
+/** The facts that moved a job, in order; the latest 1,000 of one that was postponed again and again. */
 export async function eventsOf(db: Db, jobId: string): Promise<EventRow[]> {
-  return db.select().from(jobEvents).where(eq(jobEvents.jobId, jobId)).orderBy(asc(jobEvents.version)).limit(1_000);
+  const latest = await db
+    .select()
+    .from(jobEvents)
+    .where(eq(jobEvents.jobId, jobId))
+    .orderBy(desc(jobEvents.version))
+    .limit(1_000);
+  return latest.reverse();
 }
 
 /**

@@ -1,6 +1,6 @@
 import { asc, eq, sql } from "drizzle-orm";
 import { dueAt } from "../domain/agenda.ts";
-import { failure } from "../domain/failure.ts";
+import { failure, storable } from "../domain/failure.ts";
 import { type Event, isEnded, type Job, next, type Run } from "../domain/job.ts";
 import type { KindName } from "../domain/kinds/kind.ts";
 import { settlement } from "../domain/pricing.ts";
@@ -25,6 +25,8 @@ export interface JobRecord {
   readonly now: Date;
   /** This process's monotonic clock at that moment, milliseconds. */
   readonly readAt: number;
+  /** And its wall clock, which alone goes on while the machine sleeps. */
+  readonly readOn: number;
 }
 
 /** The database's clock now, as told by a record that was read a while ago. */
@@ -66,6 +68,9 @@ const SWEEP_GRACE_MS = 5_000;
 const FIRST_LOOK_MS = 1_000;
 
 export async function loadJob(db: Queryable, jobId: string, lock = false): Promise<JobRecord | null> {
+  // Before it is asked: a wait for the lock counts as time that has passed.
+  const readAt = performance.now();
+  const readOn = Date.now();
   const query = db
     .select({ row: jobs, now: sql<number>`(extract(epoch from clock_timestamp()) * 1000)::float8` })
     .from(jobs)
@@ -77,7 +82,7 @@ export async function loadJob(db: Queryable, jobId: string, lock = false): Promi
     .from(runs)
     .where(eq(runs.jobId, jobId))
     .orderBy(asc(runs.variant), asc(runs.attempt));
-  return toRecord(found.row, runRows, new Date(found.now));
+  return { ...toRecord(found.row, runRows, new Date(found.now)), readAt, readOn };
 }
 
 /**
@@ -125,11 +130,13 @@ export async function apply(
 
 /** Takes the right to act on a job: null when it has ended or another worker has it. */
 export async function claim(db: Db, jobId: string): Promise<JobRecord | null> {
-  const claimed = await db.execute(sql`
+  const claimed = await db.execute<{ epoch: number }>(sql`
     update jobs set epoch = epoch + 1, lease_until = now() + make_interval(secs => ${LEASE_SECONDS})
     where id = ${jobId} and status in ('pending', 'processing') and (lease_until is null or lease_until < now())
-    returning id`);
-  return claimed.rowCount ? loadJob(db, jobId) : null;
+    returning epoch`);
+  const record = claimed.rowCount ? await loadJob(db, jobId) : null;
+  // Slept in between, and another worker has taken over: its epoch is not ours.
+  return record?.epoch === claimed.rows[0]?.epoch ? record : null;
 }
 
 /** Prolongs leases; returns the ids of those that are still ours. */
@@ -154,20 +161,21 @@ export async function release(db: Db, jobId: string, held: Pick<JobRecord, "epoc
   return released.rowCount === 1;
 }
 
-/** Gives the right back with work left undone: the sweep wakes the job after `retryInMs`. */
+/** Gives the right back with work left undone: the sweep wakes the job after `retryInMs`, or when something else is due. */
 export async function giveUp(db: Db, jobId: string, epoch: number, retryInMs: number): Promise<void> {
   await db.execute(sql`
-    update jobs set lease_until = null, due_at = now() + make_interval(secs => ${retryInMs} / 1000.0)
+    update jobs set lease_until = null, due_at = least(greatest(due_at, now() + interval '1 second'),
+                                                   now() + make_interval(secs => ${retryInMs} / 1000.0))
     where id = ${jobId} and epoch = ${epoch} and status in ('pending', 'processing')`);
 }
 
 /**
- * The jobs that something is due for and nobody works on, at most `limit`, each claimed for 10 s so that several
- * sweeps do not wake the same ones. One statement: what is read here is never acted on without being written.
+ * The jobs that something is due for and nobody works on, at most `limit`, each claimed so that several sweeps do not
+ * wake the same ones: for 10 s, and longer the older it is, so that a backlog that waits its turn is not woken for ever. One statement: what is read here is never acted on without being written.
  */
 export async function claimDue(db: Db, limit: number): Promise<{ id: string; kind: KindName; epoch: number }[]> {
   const { rows } = await db.execute<{ id: string; kind: KindName; epoch: number }>(sql`
-    update jobs set due_at = now() + interval '10 seconds'
+    update jobs set due_at = now() + least(interval '10 seconds' + (now() - created_at) / 4, interval '5 minutes')
     where id in (
       select id from jobs
       where status in ('pending', 'processing') and due_at <= now() and (lease_until is null or lease_until < now())
@@ -199,12 +207,13 @@ async function writeRun(tx: Queryable, jobId: string, run: Run, old: Run | undef
   const out = run.status === "running" || run.status === "unknown";
   const columns = {
     status: run.status,
+    version: run.version,
     providerRunId: run.providerRunId,
     sendBefore: run.sendBefore,
     sentAt: run.sentAt,
     expiresAt: run.expiresAt,
     notBefore: run.notBefore,
-    outputs: [...run.outputs],
+    outputs: run.outputs.map(storable),
     storeAttempts: run.storeAttempts,
     failureCode: run.failure?.code ?? null,
     failureDetail: run.failure?.detail ?? null,
@@ -224,7 +233,6 @@ async function writeRun(tx: Queryable, jobId: string, run: Run, old: Run | undef
       attempt: run.attempt,
       provider: run.provider,
       model: run.model,
-      version: run.version,
       input: run.input,
     });
 }
@@ -232,7 +240,7 @@ async function writeRun(tx: Queryable, jobId: string, run: Run, old: Run | undef
 /** What the explanation keeps of an event; the run's row has the rest. */
 function toEventRow(event: Event): { type: string; runId: string | null; detail: Record<string, unknown>; at: Date } {
   const { type, at, ...rest } = event;
-  const detail: Record<string, unknown> = { ...rest };
+  const detail = JSON.parse(JSON.stringify(rest), (_, value) => (typeof value === "string" ? storable(value) : value));
   if (event.type === "intended") {
     const { provider, model, version, variant } = event.run;
     return { type, at, runId: event.run.id, detail: { variant, provider, model, version } };
@@ -241,7 +249,11 @@ function toEventRow(event: Event): { type: string; runId: string | null; detail:
   return { type, at, runId: "runId" in event ? event.runId : null, detail };
 }
 
-function toRecord(row: typeof jobs.$inferSelect, runRows: readonly (typeof runs.$inferSelect)[], now: Date): JobRecord {
+function toRecord(
+  row: typeof jobs.$inferSelect,
+  runRows: readonly (typeof runs.$inferSelect)[],
+  now: Date,
+): Omit<JobRecord, "readAt" | "readOn"> {
   const job: Job = {
     id: row.id,
     status: row.status,
@@ -271,7 +283,6 @@ function toRecord(row: typeof jobs.$inferSelect, runRows: readonly (typeof runs.
     version,
     epoch,
     now,
-    readAt: performance.now(),
   };
 }
 

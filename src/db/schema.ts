@@ -79,7 +79,7 @@ export const jobs = pgTable("jobs", {
   maxAttempts: integer("max_attempts").notNull(),
   maxRebuys: integer("max_rebuys").notNull(),
   credits: bigint({ mode: "number" }).notNull(),
-  priceLines: json<PriceLine[]>("price_lines"),
+  priceLines: json<readonly PriceLine[]>("price_lines"),
   idempotencyKey: text("idempotency_key").notNull(),
   fingerprint: bytes().notNull(),
   failureCode: text("failure_code").$type<FailureCode>(),

@@ -57,6 +57,8 @@ function toBuy(variant: number, last: Run | undefined): Due {
 
 /** What is due at `now`. */
 export function stepsDue(job: Job, now: Date): Step[] {
+  // Alone: what is bought in the same turn would be bought after the deadline.
+  if (!isEnded(job) && !job.expiredAt && job.deadlineAt <= now) return [{ type: "expire" }];
   return agenda(job)
     .filter((due) => due.at <= now)
     .map((due) => due.step);

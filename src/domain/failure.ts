@@ -102,6 +102,10 @@ export interface Failure {
 }
 
 export function failure(code: FailureCode, detail: string): Failure {
-  // U+0000 is refused by Postgres' text and jsonb; providers have been seen to send it inside logs.
-  return { code, detail: detail.replaceAll("\u0000", "").slice(0, 2_000) };
+  return { code, detail: storable(detail.slice(0, 2_000)) };
+}
+
+/** Postgres keeps neither U+0000 nor half of a surrogate pair, and providers have been seen to send both. */
+export function storable(text: string): string {
+  return text.replaceAll("\u0000", "").toWellFormed();
 }

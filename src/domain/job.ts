@@ -206,6 +206,8 @@ function intend(job: Job, intended: IntendedRun, sentAt: Date): Job {
     if (last.id !== intended.id) return job;
     return withRun(job, last.id, (run) => ({
       ...run,
+      // What was never accepted may be ordered in the version that is known by now.
+      version: intended.version,
       sendBefore: intended.sendBefore,
       sentAt,
       notBefore: null,

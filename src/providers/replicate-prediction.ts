@@ -112,7 +112,9 @@ function progressOf(logs: string): number | null {
  * "doubtful": it may be ours, but what would tell is missing; then nobody may conclude that ours does not exist.
  */
 export function likeness(listed: ListedPrediction, order: Order): "same" | "other" | "doubtful" {
-  if (listed.webhook !== null) return listed.webhook === order.webhookUrl ? "same" : "other";
+  // The run's id in it is enough: our address or its secret may have changed since the order was sent.
+  if (listed.webhook !== null)
+    return listed.webhook === order.webhookUrl || listed.webhook.includes(`/${order.runId}/`) ? "same" : "other";
   const model = order.model.split(":")[0]?.toLowerCase();
   if (listed.model !== null && listed.model.toLowerCase() !== model) return "other";
   if (order.version !== null && listed.version !== null && listed.version !== order.version) return "other";

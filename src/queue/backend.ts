@@ -55,18 +55,26 @@ const PLANNER = "-c enable_sort=off -c enable_seqscan=off -c enable_bitmapscan=o
 
 /** The embedded default. One worker process is enough for it: more are slower. */
 export function postgresBackend(databaseUrl: string): Backend {
-  const pool = new pg.Pool({
-    connectionString: databaseUrl,
-    max: 4,
-    keepAlive: true,
-    connectionTimeoutMillis: 5_000,
-    statement_timeout: 10_000,
-    application_name: "darkroom queue",
-    options: `${PLANNER} -c search_path=bullmq,public`,
-  });
+  const pools: pg.Pool[] = [];
+  const open = (max: number) => {
+    const pool = new pg.Pool({
+      connectionString: databaseUrl,
+      max,
+      keepAlive: true,
+      connectionTimeoutMillis: 5_000,
+      statement_timeout: 10_000,
+      application_name: "darkroom queue",
+      options: `${PLANNER} -c search_path=bullmq,public`,
+    });
+    pool.on("error", () => {}); // An idle connection was cut; the next query opens another.
+    // One that dies while BullMQ has it says so by its query, and once more as an event that nobody else listens to.
+    pool.on("connect", (client) => client.on("error", () => {}));
+    pools.push(pool);
+    return pool;
+  };
+  const pool = open(4);
   // The same thing by BullMQ's own name for it.
   const connection = pool as unknown as PgPool;
-  pool.on("error", () => {}); // An idle connection was cut; the next query opens another.
   return {
     name: "postgres",
     connected: () => true,
@@ -76,8 +84,8 @@ export function postgresBackend(databaseUrl: string): Backend {
         kind,
         read,
         {
-          // One connection each: concurrent claims on due entries deadlock and fail finished work.
-          connection: { connectionString: databaseUrl, max: 1, keepAlive: true, options: PLANNER },
+          // One to listen and one to claim: concurrent claims on due entries deadlock and fail finished work.
+          connection: open(2) as unknown as PgPool,
           ...WORKER_OPTIONS,
           ...options,
         },
@@ -87,7 +95,7 @@ export function postgresBackend(databaseUrl: string): Backend {
       await pool.query("select 1");
     },
     async close() {
-      await pool.end();
+      await Promise.all(pools.map((each) => each.end()));
     },
   };
 }

@@ -53,7 +53,7 @@ export function openQueues(backend: Backend): Queues {
       await within(WAKE_TIMEOUT_MS, added);
     },
     async counts() {
-      const counted = await Promise.all(
+      const counting = Promise.all(
         KINDS.map(async (kind) => {
           const counts = await queueOf(kind).getJobCounts("waiting", "active", "prioritized");
           return [
@@ -62,7 +62,7 @@ export function openQueues(backend: Backend): Queues {
           ];
         }),
       );
-      return Object.fromEntries(counted);
+      return Object.fromEntries(await within(WAKE_TIMEOUT_MS, counting));
     },
     check: () => within(WAKE_TIMEOUT_MS, backend.check()),
     async close() {

@@ -44,7 +44,7 @@ export async function advance(services: Services, leases: Leases, jobId: string)
     logger.error({ err: error, job_id: jobId, retry_in_ms: retryInMs }, "could not advance");
     if (epoch !== null) await giveUp(db, jobId, epoch, retryInMs).catch(() => {}); // The lease runs out by itself.
   } finally {
-    leases.drop(jobId);
+    if (epoch !== null) leases.drop(jobId, epoch);
   }
 }
 

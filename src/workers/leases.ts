@@ -8,7 +8,7 @@ const RENEW_EVERY_MS = 3_000;
 /** The jobs that this process works on right now, kept ours by one statement every 3 s however many they are. */
 export interface Leases {
   hold(jobId: string, epoch: number): void;
-  drop(jobId: string): void;
+  drop(jobId: string, epoch: number): void;
   readonly size: number;
   stop(): void;
 }
@@ -27,7 +27,7 @@ export function keepLeases(db: Db, logger: Logger): Leases {
   }, RENEW_EVERY_MS);
   return {
     hold: (jobId, epoch) => void held.set(jobId, epoch),
-    drop: (jobId) => void held.delete(jobId),
+    drop: (jobId, epoch) => void (held.get(jobId) === epoch && held.delete(jobId)),
     get size() {
       return held.size;
     },

@@ -29,7 +29,7 @@ export async function submit(
   postponed: Run | null,
 ): Promise<void> {
   const { logger } = services;
-  const prepared = postponed ? prepareAgain(services, postponed) : await prepare(services, record, variant);
+  const prepared = postponed ? await prepareAgain(services, postponed) : await prepare(services, record, variant);
   const { provider, refusal } = prepared;
   const at = timeBy(record);
   const run = {
@@ -40,12 +40,12 @@ export async function submit(
   };
   const intended: Event = { type: "intended", at, run };
   // What cannot be ordered at all is written down as an order that was declined, and nothing is sent.
-  const events = refusal ? [intended, toEvent(refusal, run.id, at)] : [intended];
+  const events = refusal ? [intended, toEvent(refusal, run.id, at, record.createdAt)] : [intended];
   const committed = await learn(services, record.job.id, events, { epoch: record.epoch });
   if (!committed.changed || refusal) return;
 
   // The send window is the database's; this machine's clock may be another.
-  const sendBefore = new Date(Date.now() + run.sendBefore.getTime() - timeBy(committed).getTime());
+  const sendBefore = new Date(committed.readOn + run.sendBefore.getTime() - committed.now.getTime());
   const answer = await provider.submit(toOrder(services, run, sendBefore, prepared.timeoutSeconds));
   logger.info(
     { job_id: record.job.id, run_id: run.id, variant, provider: provider.name, outcome: answer.outcome },
@@ -59,7 +59,7 @@ export async function submit(
   await learn(
     services,
     record.job.id,
-    [toEvent(answer, run.id, now)],
+    [toEvent(answer, run.id, now, record.createdAt)],
     answer.outcome === "submitted" ? { lookAt } : {},
   );
 }
@@ -94,10 +94,15 @@ async function prepare(services: Services, record: JobRecord, variant: number): 
 }
 
 /** A postponed order is sent as it was committed the first time. */
-function prepareAgain(services: Services, run: Run): Prepared {
+async function prepareAgain(services: Services, run: Run): Promise<Prepared> {
   const provider = providerOf(services, run.provider);
   const known = modelOfRun(provider.api, run.model);
-  return { provider, run, timeoutSeconds: known?.model.timeoutSeconds ?? 300, refusal: null };
+  const timeoutSeconds = known?.model.timeoutSeconds ?? 300;
+  if (run.version !== null) return { provider, run, timeoutSeconds, refusal: null };
+  // It may be without a version because the provider could not be asked for one.
+  const resolved = await provider.resolve(run.model);
+  if (resolved.outcome !== "resolved") return { provider, run, timeoutSeconds, refusal: resolved };
+  return { provider, run: { ...run, version: resolved.version }, timeoutSeconds, refusal: null };
 }
 
 async function offerFiles(services: Services, provider: Provider, record: JobRecord): Promise<Record<string, string>> {
@@ -133,7 +138,10 @@ export function toOrder(
   };
 }
 
-function toEvent(answer: Answer, runId: string, at: Date): Event {
+/** The longer a job has been put off, the more patiently it is tried: a provider that is down is not hammered. */
+const MOST_POSTPONE_MS = 60_000;
+
+function toEvent(answer: Answer, runId: string, at: Date, createdAt: Date): Event {
   switch (answer.outcome) {
     case "submitted":
       return { type: "submitted", at, runId, providerRunId: answer.providerRunId };
@@ -144,12 +152,16 @@ function toEvent(answer: Answer, runId: string, at: Date): Event {
         type: "postponed",
         at,
         runId,
-        until: new Date(at.getTime() + answer.retryAfterMs),
+        until: new Date(at.getTime() + Math.max(answer.retryAfterMs, patience(at, createdAt))),
         failure: answer.failure,
       };
     case "lost":
       return { type: "lost", at, runId, detail: answer.detail };
   }
+}
+
+function patience(at: Date, createdAt: Date): number {
+  return Math.min(MOST_POSTPONE_MS, (at.getTime() - createdAt.getTime()) / 8);
 }
 
 /**

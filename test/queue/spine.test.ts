@@ -53,7 +53,7 @@ describe("a generation", () => {
   });
 
   test("sends the fast model its defaults", async () => {
-    const { id } = await spine.submit(generation("defaults", { width: 1440, height: 810 }));
+    const { id } = await spine.submit(generation("defaults", { width: 1280, height: 720 }));
     const job = await spine.ended(id);
     const [row] = await spine.sql`select input from runs where job_id = ${job.id}`;
     expect(row?.["input"]).toMatchObject({

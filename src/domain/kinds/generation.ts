@@ -8,6 +8,9 @@ const SIZES = {
   landscape: { width: 1216, height: 832 },
 } as const;
 
+/** 1,048,576 pixels: 1024 × 1024 is exactly one. */
+const MEGAPIXEL = 1024 * 1024;
+
 const side = z.int().min(256).max(1440);
 
 /** Text to image. Defaults are those of the fast model: 4 steps, WebP at quality 80. */
@@ -39,6 +42,13 @@ export const generationInput = z
         message: `give ${missing} too, or use size`,
         input: undefined,
       });
+    if (width !== undefined && height !== undefined && width * height > MEGAPIXEL)
+      ctx.issues.push({
+        code: "custom",
+        path: ["width"],
+        message: `width × height is at most ${MEGAPIXEL} pixels, 1024 × 1024 for instance: the model makes no more`,
+        input: width,
+      });
     if (size && width !== undefined)
       ctx.issues.push({
         code: "custom",
@@ -48,9 +58,6 @@ export const generationInput = z
       });
   });
 export type GenerationInput = z.output<typeof generationInput>;
-
-/** 1,048,576 pixels: 1024 × 1024 is exactly one. */
-const MEGAPIXEL = 1024 * 1024;
 
 export const generation: Kind<GenerationInput> = {
   name: "generation",
@@ -71,7 +78,8 @@ export const generation: Kind<GenerationInput> = {
     return {
       prompt: input.prompt,
       aspect_ratio: nearestAspectRatio(width, height, model.aspectRatios),
-      megapixels: width * height <= MEGAPIXEL / 2 ? "0.25" : "1",
+      // The two sizes that the model makes: never less than what was asked and paid for.
+      megapixels: width * height <= MEGAPIXEL / 4 ? "0.25" : "1",
       num_outputs: 1,
       num_inference_steps: input.steps,
       output_format: input.format,
