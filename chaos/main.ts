@@ -54,20 +54,21 @@ async function main(): Promise<number> {
   setMaxListeners(0, halt.signal); // Every client waits with it.
   const stops: (() => Promise<void>)[] = [];
   const struck: Struck[] = [];
-  let ok = false;
+  let keep = true;
   try {
     const run = runChaos(options, folder, struck, halt.signal, (stop) => stops.push(stop));
     run.catch(() => {}); // Heard below, unless something else ends first.
     const card = await Promise.race([run, endFromOutside(), timeIsUp(options, halt.signal)]);
-    ok = card.ok;
+    keep = !card.ok;
     await writeJson(options, card);
     printScorecard(card, print);
-    if (!ok) printStruck(options, struck);
-    return ok ? 0 : 1;
+    if (keep) printStruck(options, struck);
+    return card.ok ? 0 : 1;
   } catch (error) {
     const problem = error instanceof Error ? error.message : String(error);
     await writeJson(options, { seed: options.seed, ok: false, problem }).catch(() => {});
     print(`\n✖ ${problem}`);
+    keep = !(error instanceof Interrupted);
     if (error instanceof Interrupted) return error.exitCode;
     printStruck(options, struck);
     if (error instanceof ProgramFailed) print((await lastLines(error.logFile)).join("\n"));
@@ -75,8 +76,8 @@ async function main(): Promise<number> {
   } finally {
     halt.abort();
     await Promise.race([stopAll(stops), sleep(STOP_MS, undefined, { ref: false })]);
-    if (ok) await rm(folder, { recursive: true, force: true, maxRetries: 3 });
-    else print(`  logs and evidence: ${folder}`);
+    if (keep) print(`  logs and evidence: ${folder}`);
+    else await rm(folder, { recursive: true, force: true, maxRetries: 3 });
   }
 }
 

@@ -7,8 +7,9 @@ import { makeAuthenticate } from "./api/auth.ts";
 import { watchChanges } from "./api/changes.ts";
 import { maskPath } from "./api/mask-path.ts";
 import { webhookPath } from "./api/webhooks.ts";
-import type { Config } from "./config.ts";
+import { type Config, ConfigError } from "./config.ts";
 import { connect, type Db, disconnect } from "./db/client.ts";
+import { pendingMigrations } from "./db/migrate.ts";
 import type { Providers } from "./domain/routing.ts";
 import { type Metrics, makeMetrics } from "./metrics.ts";
 import { makeReplicate } from "./providers/replicate.ts";
@@ -80,6 +81,15 @@ export async function startApi(config: Config, logger = makeLogger(config, "api"
 /** A worker process with its health port. */
 export async function startWorkerProgram(config: Config, logger = makeLogger(config, "worker")): Promise<Program> {
   const parts = makeParts(config, logger, "worker");
+  // BullMQ retries without a pause on a database that lacks its tables, until memory runs out. A database that cannot
+  // be reached is another matter: it is waited for.
+  const pending = await pendingMigrations(parts.db).catch(() => []);
+  if (pending.length > 0) {
+    await parts.close();
+    throw new ConfigError([
+      `the database lacks ${pending.length} migrations: run \`npm run migrate\` before starting workers`,
+    ]);
+  }
   let draining = false;
   // Providers call back to https only; otherwise every run is looked at, and the log says so once.
   const webhooks = config.PUBLIC_URL.startsWith("https://");

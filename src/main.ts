@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";
 import closeWithGrace from "close-with-grace";
 import { Command } from "commander";
@@ -18,6 +19,8 @@ const DRAIN_MS = 9_000;
 const print = (text: string) => process.stdout.write(`${text}\n`);
 
 async function main(): Promise<void> {
+  // What the environment says already wins over the file.
+  if (existsSync(".env")) process.loadEnvFile(".env");
   const program = new Command("darkroom")
     .description("The job worker service behind AI photo and video apps.")
     .version(VERSION);

@@ -1,5 +1,5 @@
 import { spawn } from "node:child_process";
-import { expect, test } from "vitest";
+import { expect, inject, test } from "vitest";
 
 /** Runs the program as an operator would; ended after 20 s. */
 async function darkroom(
@@ -44,4 +44,17 @@ test("an unknown command says what there is", async () => {
   const { code, err } = await darkroom(["fly"]);
   expect(code).not.toBe(0);
   expect(err).toMatch(/unknown command/);
+});
+
+test("a worker on a database that was never migrated ends at once and says what to do", async () => {
+  const url = new URL(inject("databaseUrl"));
+  const { code, err } = await darkroom(["worker"], {
+    DATABASE_URL: url.href,
+    AI_PROVIDER: "sandbox",
+    SANDBOX_URL: "http://127.0.0.1:1",
+    SIGNING_SECRET: "a secret of the tests that is long enough",
+    HEALTH_PORT: "0",
+  });
+  expect(code).toBe(78);
+  expect(err).toMatch(/npm run migrate/);
 });

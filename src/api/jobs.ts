@@ -150,7 +150,7 @@ export const jobRoutes: Routes = (app, services) => {
       const { job } = await mustView(services, appId, request.params.id);
       if (isEnded(job) && job.status !== "canceled")
         throw new ServiceError("already_ended", `The job is ${job.status} already; there is nothing to cancel.`, {
-          facts: { status: job.status },
+          facts: { jobStatus: job.status },
         });
       const after = await learn(services, job.id, [{ type: "cancel_requested", at: new Date() }]);
       if (stepsDue(after.job, after.now).length > 0) await wakeSoon(services, job.id, after);

@@ -48,6 +48,8 @@ function send(request: FastifyRequest, reply: FastifyReply, error: ServiceError)
   if (status === 401 && error.code === "unauthenticated") reply.header("www-authenticate", 'Bearer realm="darkroom"');
   if (status === 503) reply.header("retry-after", "5");
   const problem = {
+    // First, so that a fact can never take the place of a standard member.
+    ...error.facts,
     type: `urn:darkroom:error:${error.code}`,
     title,
     status,
@@ -56,7 +58,6 @@ function send(request: FastifyRequest, reply: FastifyReply, error: ServiceError)
     instance: request.id,
     retryable,
     ...(error.fields.length > 0 ? { errors: error.fields } : {}),
-    ...error.facts,
   };
   return reply.code(status).type("application/problem+json").serializer(JSON.stringify).send(problem);
 }

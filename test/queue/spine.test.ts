@@ -183,6 +183,9 @@ describe("a generation", () => {
     const line = spine.sandbox.bill().lines.find((each) => each.id === job.runs[0]?.providerRunId);
     expect(line?.status).toBe("canceled");
     expect((await spine.call("POST", `/api/jobs/${id}/cancel`)).status).toBe(202);
+    const done = await spine.ended((await spine.submit(generation("done"))).id);
+    const late = await spine.call("POST", `/api/jobs/${done.id}/cancel`);
+    expect(late).toMatchObject({ status: 409, body: { status: 409, jobStatus: "completed" } });
   });
 
   test("shows its progress while it runs", async () => {
