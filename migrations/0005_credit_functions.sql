@@ -19,6 +19,17 @@ begin
   return only_app;
 end $$;
 
+-- What both functions refuse before they touch anything: amounts that are none, and jobs of this deployment.
+create function check_credit_call(p_amount int, p_job uuid) returns void language plpgsql as $$
+begin
+  if p_amount is null or p_amount <= 0 then
+    raise exception 'the amount must be a positive number of credits, not %', coalesce(p_amount::text, 'null');
+  end if;
+  if exists (select 1 from jobs where id = p_job) then
+    raise exception 'job % is charged and settled by Darkroom itself', p_job;
+  end if;
+end $$;
+
 -- Charges a user, or refuses; never half. With a job, the same job is charged once: a second call answers as the first.
 -- p_type is the caller's word for what is bought ("image", "video_5s"); it is kept in the entry's metadata.
 create function atomic_charge_credits(
@@ -29,14 +40,9 @@ declare
   account accounts;
   before bigint;
 begin
-  if p_amount is null or p_amount <= 0 then
-    raise exception 'the amount must be a positive number of credits, not %', coalesce(p_amount::text, 'null');
-  end if;
+  perform check_credit_call(p_amount, p_job);
   account := lock_account(app, p_user::text);
   if p_job is not null then
-    if exists (select 1 from jobs where id = p_job) then
-      raise exception 'job % is charged and settled by Darkroom itself', p_job;
-    end if;
     select -sum(amount) into before from credit_ledger
     where job_id = p_job and type = 'charge' and app_id = app and user_id = p_user::text;
     if before is not null then
@@ -69,9 +75,7 @@ declare
   charged bigint;
   refunded bigint;
 begin
-  if p_amount is null or p_amount <= 0 then
-    raise exception 'the amount must be a positive number of credits, not %', coalesce(p_amount::text, 'null');
-  end if;
+  perform check_credit_call(p_amount, p_job);
   account := lock_account(app, p_user::text);
   if p_job is null then
     if refund_key is not null and exists (
@@ -82,9 +86,6 @@ begin
       given := p_amount;
     end if;
   else
-    if exists (select 1 from jobs where id = p_job) then
-      raise exception 'job % is charged and settled by Darkroom itself', p_job;
-    end if;
     select coalesce(-sum(amount) filter (where type = 'charge'), 0), coalesce(sum(amount) filter (where type = 'refund'), 0)
     into charged, refunded from credit_ledger
     where job_id = p_job and app_id = app and user_id = p_user::text;
