@@ -26,7 +26,7 @@ export async function serve(what: Serving): Promise<void> {
 async function serveApi(config: Config, what: "without-wakes" | "one-by-one"): Promise<void> {
   const logger = makeLogger(config, "api");
   const parts = makeParts(config, logger, "api");
-  const { db, metrics } = parts;
+  const { db } = parts;
   const oneByOne: Accept = async (request) => {
     const [answer] = await acceptJobs(db, [request]);
     if (!answer) throw new Error("one request has one answer");
@@ -37,7 +37,7 @@ async function serveApi(config: Config, what: "without-wakes" | "one-by-one"): P
     ...parts,
     apps,
     changes: watchChanges(db, logger),
-    accept: what === "one-by-one" ? oneByOne : makeAccept(db, queues, logger, metrics),
+    accept: what === "one-by-one" ? oneByOne : makeAccept({ ...parts, queues }),
     authenticate: makeAuthenticate(db),
     limits: { maxBytes: config.MAX_FILE_BYTES, maxPixels: config.MAX_IMAGE_PIXELS },
     jobDeadlineSeconds: config.JOB_DEADLINE_SECONDS,

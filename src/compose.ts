@@ -11,6 +11,7 @@ import { type Config, ConfigError } from "./config.ts";
 import { connect, type Db, disconnect } from "./db/client.ts";
 import { pendingMigrations } from "./db/migrate.ts";
 import type { Providers } from "./domain/routing.ts";
+import { makeReach, type Reach } from "./fault-points.ts";
 import { type Metrics, makeMetrics } from "./metrics.ts";
 import { makeReplicate } from "./providers/replicate.ts";
 import { type Backend, postgresBackend, redisBackend } from "./queue/backend.ts";
@@ -38,6 +39,7 @@ interface Parts {
   readonly providers: Providers;
   readonly fetchFile: FetchFile;
   readonly metrics: Metrics;
+  readonly reach: Reach;
   readonly logger: Logger;
   close(): Promise<void>;
 }
@@ -47,14 +49,14 @@ export const VERSION = readVersion();
 /** The API process. */
 export async function startApi(config: Config, logger = makeLogger(config, "api")): Promise<Program> {
   const parts = makeParts(config, logger, "api");
-  const { db, queues, metrics } = parts;
+  const { db, queues } = parts;
   let draining = false;
   const changes = watchChanges(db, logger);
   const services: ApiServices = {
     ...parts,
     apps,
     changes,
-    accept: makeAccept(db, queues, logger, metrics),
+    accept: makeAccept(parts),
     authenticate: makeAuthenticate(db),
     limits: { maxBytes: config.MAX_FILE_BYTES, maxPixels: config.MAX_IMAGE_PIXELS },
     jobDeadlineSeconds: config.JOB_DEADLINE_SECONDS,
@@ -153,6 +155,7 @@ export function makeParts(config: Config, logger: Logger, name: string): Parts {
         config.SANDBOX_URL && config.AI_PROVIDER === "sandbox" ? [new URL(config.SANDBOX_URL).origin] : [],
     }),
     metrics: makeMetrics(),
+    reach: makeReach(config.FAULT ?? null),
     logger,
     async close() {
       await queues.close();

@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { z } from "zod";
 import { KINDS } from "./domain/kinds/kind.ts";
+import { type AimedFault, FAULT_POINTS, parseFault } from "./fault-points.ts";
 
 /**
  * The environment, read once and passed on; nothing else reads process.env. Every variable is declared here with what
@@ -189,6 +190,20 @@ const VARIABLES = {
     whole(1, 3_600).default(90),
     "A run whose submission was not answered is presumed lost when no list shows it this long after it was sent.",
   ),
+  FAULT: variable(
+    "Tests",
+    z
+      .string()
+      .transform((text, context): AimedFault => {
+        const fault = parseFault(text);
+        if (typeof fault !== "string") return fault;
+        context.addIssue(fault);
+        return z.NEVER;
+      })
+      .optional(),
+    `The process dies or stands still at this place, once: POINT=kill or POINT@JOB=stop. Points: ${Object.keys(FAULT_POINTS).join(", ")}. Refused in production.`,
+    { example: "submit.intended=kill" },
+  ),
 } satisfies Record<string, Variable<z.ZodType>>;
 
 type Variables = typeof VARIABLES;
@@ -267,6 +282,8 @@ function contradictions(env: Partial<Environment>): string[] {
   if (env.STORAGE_PROVIDER === "s3")
     for (const name of ["S3_BUCKET", "S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY"] as const)
       need(name, "STORAGE_PROVIDER is s3");
+  if (env.FAULT && env.NODE_ENV === "production")
+    problems.push("FAULT is set, and that is refused with NODE_ENV=production: it is for tests. Remove it.");
   if (env.NODE_ENV === "production") {
     need("PUBLIC_URL", "signed file addresses are made from it in production");
     if (env.PUBLIC_URL?.startsWith("http://"))

@@ -1,24 +1,30 @@
 import type { Logger } from "pino";
 import type { Db } from "./db/client.ts";
 import { type Applied, type ApplyOptions, apply, timeBy } from "./db/jobs.ts";
-import { type Event, isEnded } from "./domain/job.ts";
+import type { Event } from "./domain/job.ts";
+import type { Reach } from "./fault-points.ts";
 import type { Metrics } from "./metrics.ts";
 
 /** Applies facts to a job, and says in the log and in the metrics what that led to. */
 export async function learn(
-  { db, logger, metrics }: { readonly db: Db; readonly logger: Logger; readonly metrics: Metrics },
+  {
+    db,
+    logger,
+    metrics,
+    reach,
+  }: { readonly db: Db; readonly logger: Logger; readonly metrics: Metrics; readonly reach: Reach },
   jobId: string,
   events: readonly Event[],
   options: ApplyOptions = {},
 ): Promise<Applied> {
-  const after = await apply(db, jobId, events, options);
+  const after = await apply(db, jobId, events, { ...options, beforeCommit: () => reach("apply.written", jobId) });
   if (!after.changed) return after;
   const { job, kind } = after;
   logger.info(
     { job_id: jobId, facts: events.map((event) => event.type), status: job.status, version: after.version },
     "learned",
   );
-  if (isEnded(job)) {
+  if (after.ended) {
     const seconds = (timeBy(after).getTime() - after.createdAt.getTime()) / 1_000;
     metrics.ended.inc({ kind, status: job.status, failure: job.failure?.code ?? "none" });
     metrics.endToEnd.observe({ kind }, seconds);

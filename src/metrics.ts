@@ -10,6 +10,7 @@ export interface Metrics {
   readonly endToEnd: Histogram<"kind">;
   readonly submissions: Counter<"provider" | "outcome">;
   readonly looks: Counter<"provider" | "status">;
+  readonly orphans: Counter<"provider">;
   readonly webhooks: Counter<"provider" | "result">;
   readonly swept: Counter;
   readonly leases: Gauge;
@@ -63,6 +64,12 @@ export function makeMetrics(): Metrics {
       name: "provider_looks_total",
       help: "Times a provider was asked about a run.",
       labelNames: ["provider", "status"],
+      registers,
+    }),
+    orphans: new Counter({
+      name: "provider_orphans_total",
+      help: "Runs that turned up after they were presumed lost and replaced: canceled, and paid by us.",
+      labelNames: ["provider"],
       registers,
     }),
     webhooks: new Counter({

@@ -1,12 +1,14 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { agenda, SENDER_GRACE_MS, stepsDue } from "../src/domain/agenda.ts";
+import { provesAbsence, SEND_WINDOW_MS, SENDER_GRACE_MS } from "../src/domain/absence.ts";
+import { agenda, stepsDue } from "../src/domain/agenda.ts";
 import { FAILURES, type FailureCode, failure } from "../src/domain/failure.ts";
 import {
   type Event,
   type IntendedRun,
   isEnded,
   isLive,
+  isMissing,
   JOB_STATUSES,
   type Job,
   lastRun,
@@ -32,6 +34,7 @@ function newJob(over: Partial<Job> = {}): Job {
     deadlineAt: at(3_600),
     cancelRequestedAt: null,
     expiredAt: null,
+    setAsideAt: null,
     runs: [],
     failure: null,
     startedAt: null,
@@ -48,7 +51,7 @@ function intendedRun(id: string, variant = 0, seconds = 0): IntendedRun {
     model: "m",
     version: null,
     input: {},
-    sendBefore: at(seconds + 20),
+    sendBefore: new Date(at(seconds).getTime() + SEND_WINDOW_MS),
     expiresAt: at(seconds + 360),
   };
 }
@@ -77,6 +80,7 @@ const failed = (runId: string, code: FailureCode = "provider_failed"): Event => 
 });
 const canceled = (runId: string): Event => ({ type: "canceled", at: at(5), runId });
 const lost = (runId: string): Event => ({ type: "lost", at: at(20), runId, detail: "reset" });
+const abandoned = (runId: string): Event => ({ type: "abandoned", at: at(10), runId });
 const absent = (runId: string): Event => ({ type: "absent", at: at(120), runId, detail: "not listed" });
 const declined = (runId: string, code: FailureCode = "input_refused"): Event => ({
   type: "declined",
@@ -101,6 +105,7 @@ const storeFailed = (runId: string, again: boolean): Event => ({
 const cancelSent = (runId: string): Event => ({ type: "cancel_sent", at: at(3), runId });
 const claimed: Event = { type: "claimed", at: at(0) };
 const cancelRequested: Event = { type: "cancel_requested", at: at(2) };
+const setAside: Event = { type: "set_aside", at: at(50), deaths: 3 };
 const expired: Event = { type: "expired", at: at(3_600) };
 
 const play = (job: Job, ...events: Event[]): Job => events.reduce(next, job);
@@ -121,6 +126,7 @@ describe("which state follows which", () => {
     postponed: postponed("r"),
     declined: declined("r"),
     lost: lost("r"),
+    abandoned: abandoned("r"),
     absent: absent("r"),
     succeeded: succeeded("r"),
     stored: stored("r"),
@@ -135,6 +141,7 @@ describe("which state follows which", () => {
       postponed: "submitting",
       declined: "failed",
       lost: "unknown",
+      abandoned: "unknown",
       absent: "-",
       succeeded: "storing",
       stored: "-",
@@ -147,6 +154,7 @@ describe("which state follows which", () => {
       postponed: "-",
       declined: "-",
       lost: "-",
+      abandoned: "-",
       absent: "failed",
       succeeded: "storing",
       stored: "-",
@@ -159,6 +167,7 @@ describe("which state follows which", () => {
       postponed: "-",
       declined: "-",
       lost: "-",
+      abandoned: "-",
       absent: "-",
       succeeded: "storing",
       stored: "-",
@@ -171,6 +180,7 @@ describe("which state follows which", () => {
       postponed: "-",
       declined: "-",
       lost: "-",
+      abandoned: "-",
       absent: "-",
       succeeded: "-",
       stored: "stored",
@@ -183,6 +193,7 @@ describe("which state follows which", () => {
       postponed: "-",
       declined: "-",
       lost: "-",
+      abandoned: "-",
       absent: "-",
       succeeded: "-",
       stored: "-",
@@ -195,6 +206,7 @@ describe("which state follows which", () => {
       postponed: "-",
       declined: "-",
       lost: "-",
+      abandoned: "-",
       absent: "-",
       succeeded: "-",
       stored: "-",
@@ -207,6 +219,7 @@ describe("which state follows which", () => {
       postponed: "-",
       declined: "-",
       lost: "-",
+      abandoned: "-",
       absent: "-",
       succeeded: "-",
       stored: "-",
@@ -325,10 +338,68 @@ describe("a job", () => {
     expect(next(again, intended("1", 0, 6))).toBe(again);
   });
 
-  test("takes a sender for dead only after its window and the life of its socket", () => {
+  test("whose sender vanished is looked for at once by whoever holds the lease next", () => {
     const job = play(newJob(), claimed, intended("1"));
-    expect(stepTypes(job, at(20))).toEqual([]);
-    expect(stepTypes(job, new Date(at(20).getTime() + SENDER_GRACE_MS))).toEqual(["lose"]);
+    expect(stepTypes(job, at(1))).toEqual(["abandon"]);
+    const unknown = next(job, abandoned("1"));
+    expect(unknown.runs[0]).toMatchObject({ status: "unknown", sendBefore: job.runs[0]?.sendBefore });
+    expect(agenda(unknown).map((due) => due.step.type)).toEqual(["expire"]);
+  });
+
+  test("whose sender only stood still believes what that one says when it wakes up", () => {
+    const unknown = play(newJob(), claimed, intended("1"), abandoned("1"));
+    expect(next(unknown, submitted("1")).runs[0]?.status).toBe("running");
+    expect(next(unknown, lost("1")).runs[0]).toMatchObject({ status: "unknown", sendBefore: null });
+    expect(next(unknown, declined("1")).runs[0]?.status).toBe("failed");
+    expect(stepTypes(next(unknown, postponed("1")), at(6))).toEqual(["submit"]);
+    // Evidence of the provider stands against a refusal that somebody else must have written.
+    const there = { ...unknown, runs: unknown.runs.map((run) => ({ ...run, providerRunId: "theirs" })) };
+    expect(next(there, declined("1"))).toBe(there);
+    expect(next(there, postponed("1"))).toBe(there);
+  });
+
+  test("that was presumed lost goes on when it turns up and nothing was bought in its place", () => {
+    const two = newJob({ variants: 2, minSuccess: 1 });
+    const job = play(two, claimed, intended("a", 0), intended("b", 1), submitted("b"), lost("a"), absent("a"));
+    for (const [event, status] of [
+      [submitted("a"), "running"],
+      [succeeded("a"), "storing"],
+      [failed("a"), "failed"],
+      [canceled("a"), "canceled"],
+    ] as const)
+      expect(next(job, event).runs[0]?.status).toBe(status);
+    expect(next(job, failed("a")).runs[0]?.failure?.code).toBe("provider_failed");
+  });
+
+  test("that was bought again leaves the one that turns up as an orphan, with its cost", () => {
+    const again = play(newJob(), claimed, intended("1"), lost("1"), absent("1"), intended("2", 0, 121));
+    const seen = next(again, submitted("1"));
+    expect(seen.runs[0]).toMatchObject({ status: "failed", providerRunId: "theirs-1", costMicroUsd: null });
+    expect(seen.runs[1]).toBe(again.runs[1]);
+    const booked = play(seen, cancelSent("1"), succeeded("1"));
+    expect(booked.runs[0]).toMatchObject({ status: "failed", costMicroUsd: 3_000, seconds: 1, cancelSentAt: at(3) });
+    expect(next(booked, canceled("1"))).toBe(booked);
+  });
+
+  test("that has ended still notes an orphan, and is moved by nothing of it", () => {
+    const ended = play(newJob({ maxRebuys: 0 }), claimed, intended("1"), lost("1"), absent("1"));
+    const booked = play(ended, submitted("1"), cancelSent("1"), canceled("1"));
+    expect(booked.runs[0]).toMatchObject({ status: "failed", providerRunId: "theirs-1", costMicroUsd: 0 });
+    expect({ ...booked, runs: [] }).toEqual({ ...ended, runs: [] });
+  });
+
+  test("that kills its workers is set aside: what it made is not touched, what runs is stopped", () => {
+    const both = newJob({ variants: 2, minSuccess: 1 });
+    const job = play(both, claimed, intended("a", 0), intended("b", 1), submitted("a"), submitted("b"), succeeded("a"));
+    const aside = next(job, setAside);
+    expect(aside.runs.map((run) => run.status)).toEqual(["failed", "running"]);
+    expect(stepTypes(aside, at(51))).toEqual(["cancel"]);
+    const ended = next(aside, succeeded("b"));
+    expect(ended).toMatchObject({ status: "failed", failure: { code: "set_aside" } });
+    expect(ended.runs[1]).toMatchObject({ status: "failed", costMicroUsd: 3_000 });
+    expect(settlement(ended, 2)).toEqual({ charged: 2, kept: 0, refunded: 2 });
+    const half = play(both, claimed, intended("a", 0), submitted("a"), succeeded("a"), stored("a"), setAside);
+    expect(settlement(half, 2)).toEqual({ charged: 2, kept: 1, refunded: 1 });
   });
 
   test("canceled before anything was bought ends at once with everything back", () => {
@@ -419,6 +490,7 @@ const ALL_FACTS: Facts = [
   postponed,
   declined,
   lost,
+  abandoned,
   absent,
   succeeded,
   stored,
@@ -446,7 +518,7 @@ const FEW_FACTS: Facts = [
 /** Every job that can be reached by any facts in any order, by breadth-first search over a bounded protocol. */
 function reachable(start: Job, runFacts: Facts): Map<string, Job> {
   const facts = (job: Job): Event[] => {
-    const events: Event[] = [claimed, cancelRequested, expired];
+    const events: Event[] = [claimed, cancelRequested, expired, setAside];
     for (let variant = 0; variant < job.variants; variant++) {
       const attempt = lastRun(job, variant)?.attempt ?? 0;
       events.push(intended(`${variant}.${attempt + 1}`, variant));
@@ -461,6 +533,7 @@ function reachable(start: Job, runFacts: Facts): Map<string, Job> {
       job.failure?.code,
       job.cancelRequestedAt !== null,
       job.expiredAt !== null,
+      job.setAsideAt !== null,
       job.runs.map((run) => [
         run.id,
         run.status,
@@ -468,6 +541,7 @@ function reachable(start: Job, runFacts: Facts): Map<string, Job> {
         run.sendBefore !== null,
         run.cancelSentAt !== null,
         Math.min(run.storeAttempts, 1),
+        isMissing(run) && run.providerRunId !== null,
       ]),
     ]);
   const seen = new Map([[key(start), start]]);
@@ -543,8 +617,8 @@ describe("in every state that any facts in any order can lead to", () => {
               ? next(job, claimed)
               : step.type === "expire"
                 ? next(job, expired)
-                : step.type === "lose"
-                  ? next(job, lost(step.run.id))
+                : step.type === "abandon"
+                  ? next(job, abandoned(step.run.id))
                   : step.type === "cancel"
                     ? next(job, cancelSent(step.run.id))
                     : step.type === "store"
@@ -565,7 +639,7 @@ describe("in every state that any facts in any order can lead to", () => {
 describe("whatever is learned, in whatever order and however often", () => {
   const runIds = ["0.1", "0.2", "1.1", "1.2", "2.1"];
   const anyEvent: fc.Arbitrary<Event> = fc.oneof(
-    fc.constantFrom<Event[]>(claimed, cancelRequested, expired),
+    fc.constantFrom<Event[]>(claimed, cancelRequested, expired, setAside),
     fc
       .tuple(fc.integer({ min: 0, max: 2 }), fc.integer({ min: 1, max: 2 }))
       .map(([variant, attempt]) => intended(`${variant}.${attempt}`, variant)),
@@ -577,6 +651,7 @@ describe("whatever is learned, in whatever order and however often", () => {
           postponed,
           declined,
           lost,
+          abandoned,
           absent,
           succeeded,
           stored,
@@ -598,7 +673,7 @@ describe("whatever is learned, in whatever order and however often", () => {
         for (const event of events) {
           const after = next(job, event);
           if (isEnded(after) && !isEnded(job)) ends++;
-          if (isEnded(job)) expect(after).toBe(job);
+          if (isEnded(job)) expect({ ...after, runs: [] }).toEqual({ ...job, runs: [] });
           job = after;
         }
         expect(ends).toBeLessThanOrEqual(1);
@@ -619,18 +694,35 @@ describe("whatever is learned, in whatever order and however often", () => {
     );
   });
 
-  test("a stored run and a failed run stay what they are", () => {
+  test("a stored run and a failed run stay what they are, unless it was only presumed lost", () => {
     fc.assert(
       fc.property(fc.array(anyEvent, { maxLength: 60 }), (events) => {
         let job = newJob({ variants: 3 });
         for (const event of events) {
           const after = next(job, event);
           for (const run of job.runs)
-            if (!isLive(run)) expect(after.runs.find((each) => each.id === run.id)).toEqual(run);
+            if (!isLive(run) && !isMissing(run)) expect(after.runs.find((each) => each.id === run.id)).toEqual(run);
           job = after;
         }
       }),
       { numRuns: 2_000 },
     );
+  });
+});
+
+describe("that a run does not exist", () => {
+  const search = { sentAt: at(0), sendBefore: null, readings: 2, readAt: at(90) };
+  test("is proven by two complete readings, the last one long after it was sent", () => {
+    expect(provesAbsence(search, 90_000)).toBe(true);
+    expect(provesAbsence({ ...search, readings: 1 }, 90_000)).toBe(false);
+    expect(provesAbsence({ ...search, readAt: at(89) }, 90_000)).toBe(false);
+  });
+
+  test("counts from the last moment at which a vanished sender could have written it", () => {
+    const vanished = { ...search, sendBefore: new Date(at(0).getTime() + SEND_WINDOW_MS) };
+    const silent = SEND_WINDOW_MS + SENDER_GRACE_MS;
+    expect(provesAbsence(vanished, 90_000)).toBe(false);
+    expect(provesAbsence({ ...vanished, readAt: new Date(at(90).getTime() + silent) }, 90_000)).toBe(true);
+    expect(provesAbsence({ ...vanished, readAt: new Date(at(90).getTime() + silent - 1) }, 90_000)).toBe(false);
   });
 });

@@ -372,7 +372,7 @@ describe("a grant", () => {
 describe("the right to act on a job", () => {
   test("is one worker's at a time, and passes on when that one falls silent", async () => {
     const id = (await accept({ userId: "lease", credits: 1 }))?.jobId as string;
-    const claims = (await Promise.all(Array.from({ length: 10 }, () => claim(db, id)))).filter(
+    const claims = (await Promise.all(Array.from({ length: 10 }, () => claim(db, id, "tester")))).filter(
       (claimed) => claimed !== null,
     );
     expect(claims).toHaveLength(1);
@@ -380,7 +380,7 @@ describe("the right to act on a job", () => {
     if (!first) throw new Error("nobody got it");
     expect(await renew(db, [{ jobId: id, epoch: first.epoch }])).toEqual(new Set([id]));
     await sql`update jobs set lease_until = now() - interval '1 second' where id = ${id}`;
-    const second = await claim(db, id);
+    const second = await claim(db, id, "tester");
     expect(second?.epoch).toBe(first.epoch + 1);
     // The first one wakes up: its decisions are refused, its lease is not prolonged, and it cannot let go of what it lost.
     await expect(
@@ -393,7 +393,7 @@ describe("the right to act on a job", () => {
 
   test("is not let go while there is news", async () => {
     const id = (await accept({ userId: "news", credits: 1 }))?.jobId as string;
-    const held = await claim(db, id);
+    const held = await claim(db, id, "tester");
     if (!held) throw new Error("not claimed");
     await apply(db, id, [{ type: "claimed", at: new Date() }]);
     expect(await release(db, id, held)).toBe(false);

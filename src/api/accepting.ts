@@ -1,6 +1,7 @@
 import type { Logger } from "pino";
 import { type AcceptAnswer, type AcceptRequest, acceptJobs } from "../db/accept.ts";
 import type { Db } from "../db/client.ts";
+import type { Reach } from "../fault-points.ts";
 import type { Metrics } from "../metrics.ts";
 import type { Queues, Wake } from "../queue/queue.ts";
 
@@ -17,6 +18,14 @@ export class TooManyWaiting extends Error {
   override readonly name = "TooManyWaiting";
 }
 
+export interface AcceptServices {
+  readonly db: Db;
+  readonly queues: Queues;
+  readonly logger: Logger;
+  readonly metrics: Metrics;
+  readonly reach: Reach;
+}
+
 export type Accept = (request: AcceptRequest) => Promise<AcceptAnswer>;
 
 interface Waiting {
@@ -30,7 +39,7 @@ interface Waiting {
  * fills by itself; at low load a group is one request and nothing is delayed. Jobs that were accepted are woken at
  * once; should the queue not answer, the sweep wakes them.
  */
-export function makeAccept(db: Db, queues: Queues, logger: Logger, metrics: Metrics): Accept {
+export function makeAccept({ db, queues, logger, metrics, reach }: AcceptServices): Accept {
   const waiting: Waiting[] = [];
   let underWay = 0;
   const toWake: Wake[] = [];
@@ -50,10 +59,12 @@ export function makeAccept(db: Db, queues: Queues, logger: Logger, metrics: Metr
   const acceptGroup = async (group: readonly Waiting[]): Promise<void> => {
     metrics.acceptGroup.observe(group.length);
     try {
+      for (const { request } of group) await reach("accept.asked", request.id);
       const answers = await acceptJobs(
         db,
         group.map((each) => each.request),
       );
+      for (const { request } of group) await reach("accept.committed", request.id);
       wake(group, answers);
       group.forEach((each, index) => {
         each.resolve(answers[index] as AcceptAnswer);

@@ -23,6 +23,7 @@ import type { Logger } from "pino";
 import type { Db } from "../db/client.ts";
 import type { App } from "../domain/app.ts";
 import type { Providers } from "../domain/routing.ts";
+import type { Reach } from "../fault-points.ts";
 import type { Metrics } from "../metrics.ts";
 import type { Queues } from "../queue/queue.ts";
 import type { FetchFile } from "../storage/guarded-fetch.ts";
@@ -60,6 +61,7 @@ export interface ApiServices {
   readonly adminPassword: string | null;
   readonly board: FastifyPluginCallback | null;
   readonly metrics: Metrics;
+  readonly reach: Reach;
   readonly logger: Logger;
   readonly version: string;
   /** True from SIGTERM on: no new connections should come. */

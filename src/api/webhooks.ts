@@ -25,7 +25,7 @@ function token(secret: string, provider: string, runId: string): string {
  * late, repeated, reordered, early or wrong about something changes nothing but the time of a look.
  */
 export const webhookRoutes: Routes = (app, services) => {
-  const { db, providers, signingSecret, metrics } = services;
+  const { db, providers, signingSecret, metrics, reach } = services;
 
   const receive = async (
     request: Pick<FastifyRequest, "headers" | "body">,
@@ -51,7 +51,9 @@ export const webhookRoutes: Routes = (app, services) => {
       throw error;
     }
     const runId = given?.runId ?? (await findRunByProviderId(db, provider.name, delivery.providerRunId));
+    await reach("webhook.verified", runId ?? "");
     const noted = runId !== null && (await noteWebhook(db, { provider: provider.name, runId, ...delivery }));
+    await reach("webhook.noted", runId ?? "");
     metrics.webhooks.inc({ provider: provider.name, result: noted ? "noted" : "unknown" });
     if (!noted) throw new ServiceError("not_found", "There is no such run.");
     return { received: true as const };

@@ -1,7 +1,7 @@
 import { asc, eq, sql } from "drizzle-orm";
 import { dueAt } from "../domain/agenda.ts";
 import { failure, storable } from "../domain/failure.ts";
-import { type Event, isEnded, type Job, next, type Run } from "../domain/job.ts";
+import { type Event, isEnded, isMissing, type Job, next, type Run } from "../domain/job.ts";
 import type { KindName } from "../domain/kinds/kind.ts";
 import { settlement } from "../domain/pricing.ts";
 import type { Db, Queryable } from "./client.ts";
@@ -21,6 +21,8 @@ export interface JobRecord {
   readonly createdAt: Date;
   readonly version: number;
   readonly epoch: number;
+  /** How many workers in a row lost their lease while they acted on it, and nothing was learned since. */
+  readonly deaths: number;
   /** The database's clock when the record was read: what is due is judged by it, on every host alike. */
   readonly now: Date;
   /** This process's monotonic clock at that moment, milliseconds. */
@@ -37,6 +39,8 @@ export function timeBy({ now, readAt }: Pick<JobRecord, "now" | "readAt">): Date
 export interface Applied extends JobRecord {
   /** False: the events taught nothing new, and nothing was written. */
   readonly changed: boolean;
+  /** These very events ended it. */
+  readonly ended: boolean;
 }
 
 export type NewAsset = typeof assets.$inferInsert;
@@ -48,6 +52,8 @@ export interface ApplyOptions {
   readonly lookAt?: Date;
   /** Written together with the events, if these changed anything. */
   readonly assets?: readonly NewAsset[];
+  /** Called when everything is written and nothing committed. */
+  readonly beforeCommit?: () => Promise<void>;
 }
 
 /** The caller's lease has passed to another worker; it must stop, and nothing was written. */
@@ -66,6 +72,8 @@ const SWEEP_GRACE_MS = 5_000;
 
 /** A run that is out is looked at after this unless the caller says otherwise. */
 const FIRST_LOOK_MS = 1_000;
+/** A run that was presumed lost is looked for again after this, and then ever more rarely. */
+const MISSING_LOOK_MS = 30_000;
 
 export async function loadJob(db: Queryable, jobId: string, lock = false): Promise<JobRecord | null> {
   // Before it is asked: a wait for the lock counts as time that has passed.
@@ -110,12 +118,12 @@ export async function apply(
       version += 1;
       await tx.insert(jobEvents).values({ jobId, version, ...toEventRow(event) });
     }
-    if (job === before.job) return { ...before, changed: false };
+    if (job === before.job) return { ...before, changed: false, ended: false };
 
     for (const run of job.runs) {
       const old = before.job.runs.find((each) => each.id === run.id);
       if (old !== run)
-        await writeRun(tx, jobId, run, old, options.lookAt ?? new Date(before.now.getTime() + FIRST_LOOK_MS));
+        await writeRun(tx, before, run, options.lookAt ?? new Date(before.now.getTime() + FIRST_LOOK_MS));
     }
     await writeJob(tx, job, version, before.now);
     if (options.assets?.length)
@@ -123,17 +131,38 @@ export async function apply(
         .insert(assets)
         .values([...options.assets])
         .onConflictDoNothing();
-    if (isEnded(job)) await tx.execute(sql`select settle_job(${jobId}, ${settlement(job, before.credits).kept})`);
-    return { ...before, job, version, changed: true };
+    const ended = isEnded(job) && !isEnded(before.job);
+    if (ended) await tx.execute(sql`select settle_job(${jobId}, ${settlement(job, before.credits).kept})`);
+    await options.beforeCommit?.();
+    return { ...before, job, version, deaths: 0, changed: true, ended };
   });
 }
 
-/** Takes the right to act on a job: null when it has ended or another worker has it. */
-export async function claim(db: Db, jobId: string): Promise<JobRecord | null> {
+/**
+ * Takes the right to act on a job: null when it has ended or another worker has it. A lease that lapsed tells that its
+ * worker is dead or stands still: that is counted, and noted with the worker's name. Should this one vanish too, the
+ * sweep comes as soon as its lease lapses.
+ */
+export async function claim(db: Db, jobId: string, worker: string): Promise<JobRecord | null> {
   const claimed = await db.execute<{ epoch: number }>(sql`
-    update jobs set epoch = epoch + 1, lease_until = now() + make_interval(secs => ${LEASE_SECONDS})
-    where id = ${jobId} and status in ('pending', 'processing') and (lease_until is null or lease_until < now())
-    returning epoch`);
+    with held as (
+      select id, lease_until, worker from jobs
+      where id = ${jobId} and status in ('pending', 'processing') and (lease_until is null or lease_until < now())
+      for update),
+    taken as (
+      update jobs set epoch = epoch + 1, worker = ${worker},
+        lease_until = now() + make_interval(secs => ${LEASE_SECONDS}),
+        due_at = least(due_at, now() + make_interval(secs => ${LEASE_SECONDS})),
+        version = version + case when held.lease_until is null then 0 else 1 end,
+        deaths = deaths + case when held.lease_until is null then 0 else 1 end
+      from held where jobs.id = held.id
+      returning jobs.id, jobs.epoch, jobs.version, jobs.deaths, held.lease_until as lapsed, held.worker as gone),
+    noted as (
+      insert into job_events (job_id, version, type, detail, at)
+      select id, version, 'taken_over',
+        jsonb_build_object('worker', gone, 'leaseUntil', lapsed, 'deaths', deaths, 'by', ${worker}::text), now()
+      from taken where lapsed is not null)
+    select epoch from taken`);
   const record = claimed.rowCount ? await loadJob(db, jobId) : null;
   // Slept in between, and another worker has taken over: its epoch is not ours.
   return record?.epoch === claimed.rows[0]?.epoch ? record : null;
@@ -154,9 +183,14 @@ export async function renew(db: Db, leases: readonly { jobId: string; epoch: num
  * Gives the right back, if nothing was learned since `version`: false means that there is news to act on first, or
  * that the lease is gone.
  */
-export async function release(db: Db, jobId: string, held: Pick<JobRecord, "epoch" | "version">): Promise<boolean> {
+export async function release(
+  db: Db,
+  jobId: string,
+  held: Pick<JobRecord, "epoch" | "version" | "job">,
+): Promise<boolean> {
+  const due = dueAt(held.job);
   const released = await db.execute(sql`
-    update jobs set lease_until = null
+    update jobs set lease_until = null, due_at = ${due?.toISOString() ?? null}::timestamptz
     where id = ${jobId} and epoch = ${held.epoch} and version = ${held.version} returning id`);
   return released.rowCount === 1;
 }
@@ -185,16 +219,19 @@ export async function claimDue(db: Db, limit: number): Promise<{ id: string; kin
 }
 
 async function writeJob(tx: Queryable, job: Job, version: number, now: Date): Promise<void> {
-  const due = dueAt(job);
-  const later = new Date(now.getTime() + SWEEP_GRACE_MS);
+  const next = dueAt(job);
+  const due = next && next <= now ? new Date(now.getTime() + SWEEP_GRACE_MS) : next;
   await tx
     .update(jobs)
     .set({
       status: job.status,
       version,
-      dueAt: due && due <= now ? later : due,
+      // While somebody holds the lease: no later than its lapse, which means that the holder has vanished.
+      dueAt: isEnded(job) ? null : sql`least(${due?.toISOString() ?? null}::timestamptz, lease_until)`,
       cancelRequestedAt: job.cancelRequestedAt,
       expiredAt: job.expiredAt,
+      setAsideAt: job.setAsideAt,
+      deaths: 0,
       startedAt: job.startedAt,
       endedAt: job.endedAt,
       failureCode: job.failure?.code ?? null,
@@ -203,8 +240,20 @@ async function writeJob(tx: Queryable, job: Job, version: number, now: Date): Pr
     .where(eq(jobs.id, job.id));
 }
 
-async function writeRun(tx: Queryable, jobId: string, run: Run, old: Run | undefined, lookAt: Date): Promise<void> {
-  const out = run.status === "running" || run.status === "unknown";
+/** When a run that changed is to be looked at; undefined: as before. */
+function nextLook(run: Run, old: Run | undefined, lookAt: Date, now: Date): Date | null | undefined {
+  if (isMissing(run)) {
+    if (run.providerRunId && run.providerRunId !== old?.providerRunId) return now;
+    return old && isMissing(old) ? undefined : new Date(now.getTime() + MISSING_LOOK_MS);
+  }
+  if (old?.status === run.status && !isMissing(old)) return undefined;
+  return run.status === "running" || run.status === "unknown" ? lookAt : null;
+}
+
+async function writeRun(tx: Queryable, before: JobRecord, run: Run, lookAt: Date): Promise<void> {
+  const { id: jobId } = before.job;
+  const old = before.job.runs.find((each) => each.id === run.id);
+  const look = nextLook(run, old, lookAt, before.now);
   const columns = {
     status: run.status,
     version: run.version,
@@ -221,7 +270,7 @@ async function writeRun(tx: Queryable, jobId: string, run: Run, old: Run | undef
     endedAt: run.endedAt,
     seconds: run.seconds,
     costMicroUsd: run.costMicroUsd,
-    ...(old?.status === run.status ? {} : { nextLookAt: out ? lookAt : null }),
+    ...(look === undefined ? {} : { nextLookAt: look }),
   };
   if (old) await tx.update(runs).set(columns).where(eq(runs.id, run.id));
   else
@@ -264,12 +313,13 @@ function toRecord(
     deadlineAt: row.deadlineAt,
     cancelRequestedAt: row.cancelRequestedAt,
     expiredAt: row.expiredAt,
+    setAsideAt: row.setAsideAt,
     runs: runRows.map(toRun),
     failure: row.failureCode ? failure(row.failureCode, row.failureDetail ?? "") : null,
     startedAt: row.startedAt,
     endedAt: row.endedAt,
   };
-  const { appId, userId, kind, model, input, files, credits, createdAt, version, epoch } = row;
+  const { appId, userId, kind, model, input, files, credits, createdAt, version, epoch, deaths } = row;
   return {
     job,
     appId,
@@ -282,6 +332,7 @@ function toRecord(
     createdAt,
     version,
     epoch,
+    deaths,
     now,
   };
 }
@@ -294,7 +345,8 @@ function toRun(row: typeof runs.$inferSelect): Run {
     createdAt: __,
     nextLookAt: ___,
     looks: ____,
-    progress: _____,
+    readings: _____,
+    progress: ______,
     ...same
   } = row;
   return { ...same, failure: failureCode ? failure(failureCode, failureDetail ?? "") : null };

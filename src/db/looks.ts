@@ -5,32 +5,38 @@ import type { Db } from "./client.ts";
 export interface DueLook {
   readonly runId: string;
   readonly jobId: string;
-  readonly status: "submitting" | "unknown" | "running";
+  /** `failed`: it was presumed lost, and may turn up. */
+  readonly status: "submitting" | "unknown" | "running" | "failed";
   readonly provider: string;
   readonly model: string;
   readonly version: string | null;
   readonly input: Readonly<Record<string, unknown>>;
   readonly providerRunId: string | null;
   readonly sentAt: Date;
+  /** Until when a vanished sender may still write it; null when nobody does. */
+  readonly sendBefore: Date | null;
   readonly expiresAt: Date;
   /** How often it was looked at before. */
   readonly looks: number;
+  /** How often the provider's list was read to its end before, and did not show it. */
+  readonly readings: number;
   /** The database's clock when it was claimed, and this process's monotonic clock at that moment; see `timeBy`. */
   readonly now: Date;
   readonly readAt: number;
 }
 
 /**
- * Claims due looks in one statement, so that no two watches ask about the same run. A claim lapses after 30 s: twice
- * what a look can take, so that the looks of a dead worker are taken up again.
+ * Claims due looks in one statement, so that no two watches ask about the same run. A claim lapses after 12 s, so that
+ * the looks of a dead worker are taken up again; one that takes longer is done twice, which is harmless.
  */
 export async function claimLooks(db: Db, limit: number): Promise<DueLook[]> {
   const { rows } = await db.execute<Record<string, unknown>>(sql`
-    update runs set next_look_at = now() + interval '30 seconds', looks = looks + 1
+    update runs set next_look_at = now() + interval '12 seconds', looks = looks + 1
     where id in (
       select id from runs where next_look_at <= now() order by next_look_at limit ${limit} for update skip locked)
-    returning id, job_id, status, provider, model, version, input, provider_run_id, looks,
+    returning id, job_id, status, provider, model, version, input, provider_run_id, looks, readings,
       (extract(epoch from coalesce(sent_at, created_at)) * 1000)::float8 as sent,
+      (extract(epoch from send_before) * 1000)::float8 as send_before,
       (extract(epoch from expires_at) * 1000)::float8 as expires,
       (extract(epoch from now()) * 1000)::float8 as now`);
   return rows.map((row) => ({
@@ -43,7 +49,9 @@ export async function claimLooks(db: Db, limit: number): Promise<DueLook[]> {
     input: row["input"] as Record<string, unknown>,
     providerRunId: row["provider_run_id"] as string | null,
     looks: (row["looks"] as number) - 1,
+    readings: row["readings"] as number,
     sentAt: new Date(row["sent"] as number),
+    sendBefore: row["send_before"] === null ? null : new Date(row["send_before"] as number),
     expiresAt: new Date(row["expires"] as number),
     now: new Date(row["now"] as number),
     readAt: performance.now(),
@@ -52,11 +60,13 @@ export async function claimLooks(db: Db, limit: number): Promise<DueLook[]> {
 
 export interface Looked {
   readonly runId: string;
-  /** Milliseconds from now until the next look. */
-  readonly nextInMs: number;
+  /** Milliseconds from now until the next look; null: it is not looked at any more. */
+  readonly nextInMs: number | null;
   readonly progress: number | null;
   /** False when the provider gave no usable answer: the look does not count, and progress stays. */
   readonly answered: boolean;
+  /** The provider's list was read to its end, and does not show it. */
+  readonly unlisted?: boolean;
 }
 
 /**
@@ -66,15 +76,22 @@ export interface Looked {
 export async function noteLooks(db: Db, looked: readonly Looked[]): Promise<void> {
   if (looked.length === 0) return;
   const rows = JSON.stringify(
-    looked.map((each) => ({ id: each.runId, next: each.nextInMs, progress: each.progress, answered: each.answered })),
+    looked.map(({ runId, nextInMs, progress, answered, unlisted = false }) => ({
+      id: runId,
+      next: nextInMs,
+      progress,
+      answered,
+      unlisted,
+    })),
   );
   await db.execute(sql`
     update runs set
       looks = looks - case when seen.answered then 0 else 1 end,
+      readings = readings + case when seen.unlisted then 1 else 0 end,
       progress = coalesce(greatest(seen.progress, runs.progress), runs.progress),
       next_look_at = case when next_look_at <= now() then next_look_at else now() + make_interval(secs => seen.next / 1000.0) end
-    from jsonb_to_recordset(${rows}::text::jsonb) as seen(id uuid, next float8, progress real, answered boolean)
-    where runs.id = seen.id and runs.next_look_at is not null and runs.status in ('submitting', 'unknown', 'running')`);
+    from jsonb_to_recordset(${rows}::text::jsonb) as seen(id uuid, next float8, progress real, answered boolean, unlisted boolean)
+    where runs.id = seen.id and runs.next_look_at is not null`);
 }
 
 export interface InboxEntry {
@@ -110,7 +127,9 @@ export async function noteWebhook(db: Db, entry: InboxEntry): Promise<boolean> {
       update runs set provider_run_id = coalesce(provider_run_id, ${entry.providerRunId}),
         next_look_at = case when ${entry.ended} or status <> 'running' then now()
                             else least(next_look_at, now() + make_interval(secs => ${PROGRESS_PAUSE_SECONDS})) end
-      where id = ${entry.runId} and status in ('submitting', 'unknown', 'running')
+      where id = ${entry.runId} and (status in ('submitting', 'unknown', 'running')
+          -- Presumed lost, and there after all: the look decides whether it goes on or is stopped.
+          or (status = 'failed' and failure_code = 'lost' and cost_micro_usd is null))
         and (provider_run_id = ${entry.providerRunId} or (provider_run_id is null and not exists (
           select 1 from runs other where other.provider = ${entry.provider} and other.provider_run_id = ${entry.providerRunId})))`);
     return true;

@@ -7,7 +7,7 @@ export type Step =
   | { readonly type: "claim" }
   | { readonly type: "expire" }
   | { readonly type: "submit"; readonly variant: number; readonly run: Run | null }
-  | { readonly type: "lose"; readonly run: Run }
+  | { readonly type: "abandon"; readonly run: Run }
   | { readonly type: "cancel"; readonly run: Run }
   | { readonly type: "store"; readonly run: Run };
 
@@ -17,12 +17,6 @@ export interface Due {
 }
 
 const NOW = new Date(0);
-
-/**
- * How long after its send window a sender that never reported is taken for dead. Long enough that its socket, which
- * lives at most 15 s, is destroyed; the time is part of the proof that nothing is sent later (reliability.md H).
- */
-export const SENDER_GRACE_MS = 16_000;
 
 /** The pause before a variant is bought a second time; doubled for each further time. */
 const REBUY_PAUSE_MS = 1_000;
@@ -39,8 +33,9 @@ export function agenda(job: Job): Due[] {
     const state = variantState(job, variant);
     if (state === "open") dues.push(toBuy(variant, run));
     if (state !== "live" || !run) continue;
-    if (run.status === "submitting" && run.sendBefore)
-      dues.push({ at: new Date(run.sendBefore.getTime() + SENDER_GRACE_MS), step: { type: "lose", run } });
+    // Whoever holds the lease and finds an order being sent has not sent it: the sender has lost its lease. The
+    // search for the run begins at once; that it does not exist is concluded much later (absence.ts).
+    if (run.status === "submitting" && run.sendBefore) dues.push({ at: NOW, step: { type: "abandon", run } });
     else if (run.status === "storing") dues.push({ at: run.notBefore ?? NOW, step: { type: "store", run } });
     else if (run.status === "running" && doomed && !run.cancelSentAt)
       dues.push({ at: NOW, step: { type: "cancel", run } });

@@ -86,6 +86,12 @@ export const FAILURES = {
     says: "The result was not a usable file.",
     remedy: "The provider's output was not of the type that the kind delivers. The detail says what it was.",
   },
+  set_aside: {
+    retryable: false,
+    says: "This request could not be worked on. It was not charged.",
+    remedy:
+      "Three workers in a row ended while they acted on this job. The timeline names them: look into their logs and memory, then resubmit.",
+  },
   deadline_exceeded: {
     retryable: false,
     says: "The job waited too long and was given up.",

@@ -12,9 +12,12 @@ export type JobStatus = (typeof JOB_STATUSES)[number];
 /**
  * submitting  we intend to buy; the order is committed. `sendBefore` set: a sender may be writing it right now.
  * unknown     the answer was lost; the run may exist. Nothing is bought until evidence says that it does not.
+ *             `sendBefore` set: its sender vanished, and may still write until then if it only stood still.
  * running     the provider has it and told us its id.
  * storing     the provider is done; its outputs are on their way to our store.
- * stored      every output of the run is in our store. Failed, canceled and stored are final.
+ * stored      every output of the run is in our store. Failed, canceled and stored are final, but for one case: a run
+ *             that is `failed` because it was presumed lost may still turn up. If nothing was bought in its place it
+ *             goes on as if it had never been missing; otherwise it is an orphan, to be stopped, and its cost is ours.
  */
 export const RUN_STATUSES = ["submitting", "unknown", "running", "storing", "stored", "failed", "canceled"] as const;
 export type RunStatus = (typeof RUN_STATUSES)[number];
@@ -32,7 +35,7 @@ export interface Run {
   readonly version: string | null;
   readonly input: Readonly<Record<string, unknown>>;
   readonly providerRunId: string | null;
-  /** While submitting: no byte may be written after this instant. Null: nobody is sending. */
+  /** While submitting or unknown: no byte may be written after this instant. Null: nobody is sending. */
   readonly sendBefore: Date | null;
   /** When its sender set out; no earlier than the commit of the intent. Listings are read from here on. */
   readonly sentAt: Date | null;
@@ -43,7 +46,7 @@ export interface Run {
   readonly outputs: readonly string[];
   /** Billed seconds as the provider tells them; null when it does not. */
   readonly seconds: number | null;
-  /** What the run cost us, in millionths of a dollar; null until it succeeded. */
+  /** What the run cost us, in millionths of a dollar; null until it succeeded, or until an orphan's end. */
   readonly costMicroUsd: number | null;
   readonly storeAttempts: number;
   readonly failure: Failure | null;
@@ -67,6 +70,8 @@ export interface Job {
   readonly deadlineAt: Date;
   readonly cancelRequestedAt: Date | null;
   readonly expiredAt: Date | null;
+  /** When it was set aside because it kills its workers: nothing of it is bought or stored any more. */
+  readonly setAsideAt: Date | null;
   readonly runs: readonly Run[];
   /** Why the job failed; null otherwise. */
   readonly failure: Failure | null;
@@ -92,7 +97,10 @@ export type Event =
       readonly failure: Failure;
     }
   | { readonly type: "declined"; readonly at: Date; readonly runId: string; readonly failure: Failure }
+  /** Its sender says so, and writes no more. */
   | { readonly type: "lost"; readonly at: Date; readonly runId: string; readonly detail: string }
+  /** Its sender has lost the right to act without saying what became of it; it may be dead, or only stand still. */
+  | { readonly type: "abandoned"; readonly at: Date; readonly runId: string }
   | { readonly type: "absent"; readonly at: Date; readonly runId: string; readonly detail: string }
   | {
       readonly type: "succeeded";
@@ -116,16 +124,18 @@ export type Event =
   | { readonly type: "canceled"; readonly at: Date; readonly runId: string }
   | { readonly type: "cancel_requested"; readonly at: Date }
   | { readonly type: "cancel_sent"; readonly at: Date; readonly runId: string }
-  | { readonly type: "expired"; readonly at: Date };
+  | { readonly type: "expired"; readonly at: Date }
+  | { readonly type: "set_aside"; readonly at: Date; readonly deaths: number };
 
 /** Returns the very same object when the event teaches nothing new. */
 export function next(job: Job, event: Event): Job {
-  if (isEnded(job)) return job;
   const moved = move(job, event);
-  return moved === job ? job : conclude(moved, event.at);
+  return moved === job || isEnded(job) ? moved : conclude(moved, event.at);
 }
 
 function move(job: Job, event: Event): Job {
+  // What ended stays as it is; only what a missing run came to and cost is still noted on the run.
+  if (isEnded(job)) return "runId" in event ? withRun(job, event.runId, (run) => moveOrphan(run, event)) : job;
   switch (event.type) {
     case "claimed":
       return job.status === "pending" ? { ...job, status: "processing", startedAt: event.at } : job;
@@ -133,10 +143,64 @@ function move(job: Job, event: Event): Job {
       return job.cancelRequestedAt ? job : { ...job, cancelRequestedAt: event.at };
     case "expired":
       return job.expiredAt ? job : { ...job, expiredAt: event.at };
+    case "set_aside":
+      return job.setAsideAt ? job : setAside({ ...job, setAsideAt: event.at }, event.at);
     case "intended":
       return intend(job, event.run, event.at);
+    default: {
+      const moved = withRun(job, event.runId, (run) => {
+        if (!isMissing(run)) return moveRun(run, event);
+        // Nothing was bought in its place: it goes on as if it had never been missing.
+        if (lastRun(job, run.variant) === run && TURNED_UP.has(event.type))
+          return moveRun({ ...run, status: "unknown", endedAt: null }, event);
+        return moveOrphan(run, event);
+      });
+      return job.setAsideAt && moved !== job ? setAside(moved, event.at) : moved;
+    }
+  }
+}
+
+/** What a provider can only say of a run that exists. */
+const TURNED_UP = new Set<Event["type"]>(["submitted", "succeeded", "failed", "canceled"]);
+
+/** The output of a job that kills its workers is not touched again. */
+function setAside(job: Job, at: Date): Job {
+  return {
+    ...job,
+    runs: job.runs.map((run) => (run.status === "storing" ? endRun(run, "failed", at, SET_ASIDE) : run)),
+  };
+}
+
+const SET_ASIDE = failure(
+  "set_aside",
+  "the workers that acted on it ended one after the other; the timeline names them",
+);
+
+/** It was presumed lost, and nothing is known yet of what it came to. */
+export function isMissing(run: Pick<Run, "status" | "failure" | "costMicroUsd">): boolean {
+  return run.status === "failed" && run.failure?.code === "lost" && run.costMicroUsd === null;
+}
+
+/** A missing run that nobody wants any more: whose it is, that it was told to stop, and what it cost us. */
+function moveOrphan(run: Run, event: RunEvent | Extract<Event, { type: "intended" }>): Run {
+  if (!isMissing(run)) return run;
+  switch (event.type) {
+    case "submitted":
+      return run.providerRunId ? run : { ...run, providerRunId: event.providerRunId };
+    case "cancel_sent":
+      return run.cancelSentAt ? run : { ...run, cancelSentAt: event.at };
+    case "succeeded":
+      return {
+        ...run,
+        providerRunId: event.providerRunId,
+        seconds: event.seconds,
+        costMicroUsd: event.costMicroUsd,
+      };
+    case "failed":
+    case "canceled":
+      return { ...run, costMicroUsd: 0 };
     default:
-      return withRun(job, event.runId, (run) => moveRun(run, event));
+      return run;
   }
 }
 
@@ -156,16 +220,27 @@ function moveRun(run: Run, event: RunEvent): Run {
         };
       return run;
     case "postponed":
-      return run.status === "submitting" && run.sendBefore
-        ? { ...run, sendBefore: null, sentAt: null, notBefore: event.until, failure: event.failure }
+      return isSending(run) && !run.providerRunId
+        ? {
+            ...run,
+            status: "submitting",
+            sendBefore: null,
+            sentAt: null,
+            notBefore: event.until,
+            failure: event.failure,
+          }
         : run;
     case "declined":
-      return run.status === "submitting" ? endRun(run, "failed", event.at, event.failure) : run;
+      return isSending(run) && !run.providerRunId ? endRun(run, "failed", event.at, event.failure) : run;
     case "lost":
-      if (run.status !== "submitting" || !run.sendBefore) return run;
+      if (!isSending(run)) return run;
       // A webhook may have told us the id before the answer was lost; then nothing is unknown.
       if (run.providerRunId) return { ...run, status: "running", sendBefore: null };
       return { ...run, status: "unknown", sendBefore: null, failure: failure("lost", event.detail) };
+    case "abandoned":
+      if (run.status !== "submitting" || !run.sendBefore) return run;
+      if (run.providerRunId) return { ...run, status: "running", sendBefore: null };
+      return { ...run, status: "unknown", failure: failure("lost", "its sender never said what became of it") };
     case "absent":
       return run.status === "unknown" ? endRun(run, "failed", event.at, failure("lost", event.detail)) : run;
     case "succeeded":
@@ -267,6 +342,7 @@ function end(job: Job, states: readonly VariantState[], at: Date): Job {
 
 /** Why the job failed: the last word on the first variant that was given up. */
 function verdict(job: Job): Failure {
+  if (job.setAsideAt) return SET_ASIDE;
   for (let variant = 0; variant < job.variants; variant++) {
     const run = lastRun(job, variant);
     if (run?.status === "failed" && run.failure) return run.failure;
@@ -311,8 +387,13 @@ export function isPostponed(run: Run): boolean {
   return run.status === "submitting" && !run.sendBefore && !run.providerRunId;
 }
 
+/** Somebody may be writing this order right now, and has not said what came of it. */
+function isSending(run: Run): boolean {
+  return (run.status === "submitting" || run.status === "unknown") && run.sendBefore !== null;
+}
+
 function mayBuy(job: Job): boolean {
-  return !isEnded(job) && !job.cancelRequestedAt && !job.expiredAt;
+  return !isEnded(job) && !job.cancelRequestedAt && !job.expiredAt && !job.setAsideAt;
 }
 
 function mayBuyAgain(job: Job, run: Run, why: Failure): boolean {
@@ -323,7 +404,7 @@ function mayBuyAgain(job: Job, run: Run, why: Failure): boolean {
 
 /** The job can no longer succeed, or nobody wants it any more: what still runs is to be stopped. */
 export function isDoomed(job: Job): boolean {
-  if (job.cancelRequestedAt || job.expiredAt) return true;
+  if (job.cancelRequestedAt || job.expiredAt || job.setAsideAt) return true;
   return variantStates(job).filter((state) => state !== "dead").length < job.minSuccess;
 }
 

@@ -10,6 +10,10 @@ import { providerOf, submit } from "./submit.ts";
 
 /** A job has at most 16 variants with 10 attempts of 4 steps each; this many turns without rest is a fault of ours. */
 const MOST_TURNS = 1_000;
+/** A job whose workers vanished so often in a row, without anything learned in between, is set aside. */
+const MOST_DEATHS = 3;
+/** A suspect waits for the one before it. */
+const SUSPECT_PAUSE_MS = 1_000;
 /** When something that is not the job's fault stands in the way: the database, the storage, the provider's API. */
 const RETRY_MS = 5_000;
 
@@ -21,10 +25,17 @@ export async function advance(services: Services, leases: Leases, jobId: string)
   const { db, logger } = services;
   let epoch: number | null = null;
   try {
-    let record = await claim(db, jobId);
+    let record = await claim(db, jobId, leases.worker);
     if (!record) return;
     epoch = record.epoch;
-    leases.hold(jobId, epoch);
+    if (!leases.hold(jobId, epoch, record.deaths > 0)) return await giveUp(db, jobId, epoch, SUSPECT_PAUSE_MS);
+    await services.reach("advance.claimed", jobId);
+    if (record.deaths >= MOST_DEATHS) {
+      const { deaths, now: at } = record;
+      logger.error({ job_id: jobId, deaths }, "set aside: its workers ended one after the other");
+      record = await learn(services, jobId, [{ type: "set_aside", at, deaths }], { epoch });
+      if (isEnded(record.job)) return;
+    }
     for (let turn = 0; turn < MOST_TURNS; turn++) {
       const steps = stepsDue(record.job, record.now);
       if (steps.length === 0 && (await release(db, jobId, record))) return;
@@ -60,14 +71,14 @@ async function take(services: Services, record: JobRecord, step: Step): Promise<
       return;
     case "submit":
       return submit(services, record, step.variant, step.run);
-    case "lose":
-      await learn(services, id, [
-        { type: "lost", at, runId: step.run.id, detail: "the sender never reported what became of it" },
-      ]);
+    case "abandon":
+      await learn(services, id, [{ type: "abandoned", at, runId: step.run.id }]);
+      await services.reach("abandon.recorded", id);
       return;
     case "cancel":
       if (!step.run.providerRunId) throw new Error(`run ${step.run.id} is running without a provider's id`);
       await providerOf(services, step.run.provider).cancel({ providerRunId: step.run.providerRunId });
+      await services.reach("cancel.sent", id);
       await learn(services, id, [{ type: "cancel_sent", at: timeBy(record), runId: step.run.id }]);
       return;
     case "store":

@@ -1,3 +1,5 @@
+import { randomBytes } from "node:crypto";
+import { hostname } from "node:os";
 import type { Logger } from "pino";
 import type { Db } from "../db/client.ts";
 import { renew } from "../db/jobs.ts";
@@ -7,7 +9,13 @@ const RENEW_EVERY_MS = 3_000;
 
 /** The jobs that this process works on right now, kept ours by one statement every 3 s however many they are. */
 export interface Leases {
-  hold(jobId: string, epoch: number): void;
+  /** Of this process and no other, ever: a host may start one with the same pid again. */
+  readonly worker: string;
+  /**
+   * False, and not held: the job is suspected of having killed a worker, and another suspect is worked on here. Two
+   * are never worked on side by side, so that one that is guilty cannot drag an innocent one along again and again.
+   */
+  hold(jobId: string, epoch: number, suspect: boolean): boolean;
   drop(jobId: string, epoch: number): void;
   readonly size: number;
   stop(): void;
@@ -15,6 +23,7 @@ export interface Leases {
 
 export function keepLeases(db: Db, logger: Logger): Leases {
   const held = new Map<string, number>();
+  let suspect: string | null = null;
   const timer = setInterval(async () => {
     if (held.size === 0) return;
     const leases = [...held].map(([jobId, epoch]) => ({ jobId, epoch }));
@@ -26,8 +35,17 @@ export function keepLeases(db: Db, logger: Logger): Leases {
     }
   }, RENEW_EVERY_MS);
   return {
-    hold: (jobId, epoch) => void held.set(jobId, epoch),
-    drop: (jobId, epoch) => void (held.get(jobId) === epoch && held.delete(jobId)),
+    worker: `${hostname()}:${process.pid}:${randomBytes(4).toString("hex")}`,
+    hold(jobId, epoch, isSuspect) {
+      if (isSuspect && suspect !== null) return false;
+      if (isSuspect) suspect = `${jobId} ${epoch}`;
+      held.set(jobId, epoch);
+      return true;
+    },
+    drop(jobId, epoch) {
+      if (suspect === `${jobId} ${epoch}`) suspect = null;
+      if (held.get(jobId) === epoch) held.delete(jobId);
+    },
     get size() {
       return held.size;
     },

@@ -1,6 +1,7 @@
 import type { Logger } from "pino";
 import type { Db } from "../db/client.ts";
 import type { Providers } from "../domain/routing.ts";
+import type { Reach } from "../fault-points.ts";
 import type { Metrics } from "../metrics.ts";
 import type { Queues } from "../queue/queue.ts";
 import type { FetchFile } from "../storage/guarded-fetch.ts";
@@ -18,6 +19,7 @@ export interface Services {
   /** A run that no list shows is presumed lost only after this. Three times the longest lag of the provider's list. */
   readonly lostAfterMs: number;
   readonly maxFileBytes: number;
+  readonly reach: Reach;
   readonly logger: Logger;
   readonly metrics: Metrics;
 }

@@ -26,7 +26,9 @@ export async function store(services: Services, record: JobRecord, run: Run): Pr
     const assets: NewAsset[] = [];
     for (const [position, url] of run.outputs.entries())
       assets.push(...(await storeOutput(services, record, run, position, url)));
+    await services.reach("store.kept", record.job.id);
     await learn(services, record.job.id, [{ type: "stored", at: timeBy(record), runId: run.id }], { assets });
+    await services.reach("store.recorded", record.job.id);
   } catch (error) {
     const final = finalFailure(error);
     const last = run.storeAttempts + 1 >= GIVE_UP_AFTER_ATTEMPTS;
@@ -51,6 +53,7 @@ async function storeOutput(
 ): Promise<NewAsset[]> {
   const { storage, fetchFile, maxFileBytes } = services;
   const { bytes } = await fetchWithRetry(fetchFile, url, { maxBytes: maxFileBytes });
+  await services.reach("store.fetched", record.job.id);
   const image = await inspectImage(bytes, { maxBytes: maxFileBytes, maxPixels: MOST_PIXELS, maxPages: 1 });
   const small = await thumbnail(bytes);
 

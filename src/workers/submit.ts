@@ -1,6 +1,7 @@
 import { v7 as uuidv7 } from "uuid";
 import { findInput } from "../db/assets.ts";
 import { type JobRecord, timeBy } from "../db/jobs.ts";
+import { SEND_WINDOW_MS } from "../domain/absence.ts";
 import { failure } from "../domain/failure.ts";
 import type { Event, Run } from "../domain/job.ts";
 import { kindOf } from "../domain/kinds/all.ts";
@@ -10,8 +11,6 @@ import { choose, modelOfRun } from "../domain/routing.ts";
 import { learn } from "../learn.ts";
 import type { Services } from "./services.ts";
 
-/** From the commit of the intent to the last instant at which a byte of it may be written. */
-const SEND_WINDOW_MS = 20_000;
 /** After the provider was told to stop: until then it may still report an end. */
 const EXPIRY_SLACK_MS = 60_000;
 /** Files are readable by the provider for longer than any job may wait. */
@@ -31,6 +30,7 @@ export async function submit(
   const { logger } = services;
   const prepared = postponed ? await prepareAgain(services, postponed) : await prepare(services, record, variant);
   const { provider, refusal } = prepared;
+  await services.reach("submit.prepared", record.job.id);
   const at = timeBy(record);
   const run = {
     ...prepared.run,
@@ -44,9 +44,11 @@ export async function submit(
   const committed = await learn(services, record.job.id, events, { epoch: record.epoch });
   if (!committed.changed || refusal) return;
 
+  await services.reach("submit.intended", record.job.id);
   // The send window is the database's; this machine's clock may be another.
   const sendBefore = new Date(committed.readOn + run.sendBefore.getTime() - committed.now.getTime());
   const answer = await provider.submit(toOrder(services, run, sendBefore, prepared.timeoutSeconds));
+  await services.reach("submit.answered", record.job.id);
   logger.info(
     { job_id: record.job.id, run_id: run.id, variant, provider: provider.name, outcome: answer.outcome },
     "submitted",
@@ -62,6 +64,7 @@ export async function submit(
     [toEvent(answer, run.id, now, record.createdAt)],
     answer.outcome === "submitted" ? { lookAt } : {},
   );
+  await services.reach("submit.recorded", record.job.id);
 }
 
 interface Prepared {

@@ -1,8 +1,9 @@
-import { timeBy } from "../db/jobs.ts";
+import { type Applied, timeBy } from "../db/jobs.ts";
 import { claimLooks, type DueLook, findRunByProviderId, type Looked, noteLooks } from "../db/looks.ts";
+import { provesAbsence } from "../domain/absence.ts";
 import { stepsDue } from "../domain/agenda.ts";
 import { failure } from "../domain/failure.ts";
-import type { Event } from "../domain/job.ts";
+import { type Event, isMissing } from "../domain/job.ts";
 import { lookDelayMs } from "../domain/pacing.ts";
 import { type Look, type Provider, ProviderUnreachable } from "../domain/provider.ts";
 import { modelOfRun } from "../domain/routing.ts";
@@ -62,21 +63,27 @@ const GIVE_UP_AFTER_EXPIRY_MS = 3_600_000;
 /** A provider may not show yet what it has just accepted. */
 const NEWBORN_MS = 120_000;
 
+/** A run that was presumed lost is looked for ever more rarely, until the provider must have stopped it. */
+const MISSING_EVERY_MS = { first: 30_000, most: 600_000 };
+
 /** What is to be noted of a look that changed nothing; null when an event was applied instead. */
 async function lookAt(services: Services, due: DueLook): Promise<Looked | null> {
   const { runId } = due;
   try {
+    await services.reach("watch.claimed", due.jobId);
     const provider = providerOf(services, due.provider);
-    const known = modelOfRun(provider.api, due.model);
-    const nextInMs = lookDelayMs(due.looks, services.webhookUrl !== null, known?.model ?? null);
+    const sold = modelOfRun(provider.api, due.model);
+    const nextInMs = lookDelayMs(due.looks, services.webhookUrl !== null, sold?.model ?? null);
     if (!due.providerRunId) return await find(services, provider, due);
 
     const look = await provider.look({ providerRunId: due.providerRunId });
+    await services.reach("watch.looked", due.jobId);
     services.metrics.looks.inc({ provider: provider.name, status: look.status });
-    const event = toEvent(due, look, known?.route.microUsdPerOutput ?? 0);
+    const event = toEvent(due, look, sold?.route.microUsdPerOutput ?? 0);
     if (event?.type === "failed" && event.failure.code === "timeout")
       await provider.cancel({ providerRunId: due.providerRunId });
-    if (event) await learnOf(services, due, event);
+    const known = event && (await learnOf(services, due, event));
+    if (known && look.status === "running") await stopOrphan(services, provider, due, known);
     // "submitted" tells us that it is out: it is looked at again like any other.
     if (event && event.type !== "submitted") return null;
     return { runId, nextInMs, progress: look.status === "running" ? look.progress : null, answered: true };
@@ -133,9 +140,25 @@ function toEvent(due: DueLook, look: Look, microUsdPerOutput: number): Event | n
   }
 }
 
+/** What turned up although it was presumed lost, and is not wanted any more: it is stopped, and its cost is ours. */
+async function stopOrphan(
+  services: Services,
+  provider: Provider,
+  { runId, jobId, providerRunId }: DueLook,
+  { job, now }: Applied,
+): Promise<void> {
+  const run = job.runs.find((each) => each.id === runId);
+  if (!run || !isMissing(run) || !providerRunId) return;
+  await provider.cancel({ providerRunId });
+  const { changed } = await learn(services, jobId, [{ type: "cancel_sent", at: now, runId }]);
+  if (!changed) return;
+  services.logger.warn({ run_id: runId, job_id: jobId }, "a run that was presumed lost turned up: canceled");
+  services.metrics.orphans.inc({ provider: provider.name });
+}
+
 /**
- * Looks for a run whose answer was lost. Found: it is ours. Not there: only after two complete readings, the last one
- * long enough after it was sent for any list to show it, is it presumed never to have existed.
+ * Looks for a run whose answer was lost. Found: it is ours. Not there: presumed never to have existed only when time
+ * and readings prove it (absence.ts), and looked for still, as long as the provider may run it.
  */
 async function find(services: Services, provider: Provider, due: DueLook): Promise<Looked | null> {
   const { runId } = due;
@@ -145,6 +168,7 @@ async function find(services: Services, provider: Provider, due: DueLook): Promi
   const isTaken = async (providerRunId: string) =>
     (await findRunByProviderId(services.db, provider.name, providerRunId)) !== null;
   const found = await provider.find(order, due.sentAt, isTaken);
+  await services.reach("find.read", due.jobId);
   services.logger.info(
     { run_id: runId, job_id: due.jobId, outcome: found.outcome },
     "looked for a run whose answer was lost",
@@ -154,20 +178,32 @@ async function find(services: Services, provider: Provider, due: DueLook): Promi
     await learnOf(services, due, { type: "submitted", at, runId, providerRunId: found.providerRunId });
     return null;
   }
+  if (due.status === "failed") {
+    const { first, most } = MISSING_EVERY_MS;
+    const nextInMs = at > due.expiresAt ? null : Math.min(first * 2 ** due.looks, most);
+    return { runId, nextInMs, progress: null, answered: true };
+  }
   if (found.outcome === "unread" && at.getTime() > due.expiresAt.getTime() + GIVE_UP_AFTER_EXPIRY_MS)
     throw new Error("the provider's list could not be read to its end");
-  const old = at.getTime() - due.sentAt.getTime() >= services.lostAfterMs;
-  if (found.outcome === "absent" && due.looks >= 1 && old) {
+  const search = { sentAt: due.sentAt, sendBefore: due.sendBefore, readings: due.readings + 1, readAt: at };
+  if (found.outcome === "absent" && provesAbsence(search, services.lostAfterMs)) {
     const detail = `not in the provider's list ${Math.round((at.getTime() - due.sentAt.getTime()) / 1_000)} s after it was sent`;
     await learnOf(services, due, { type: "absent", at, runId, detail });
     return null;
   }
   const nextInMs = Math.min(FIND_EVERY_MS, Math.max(1_000, services.lostAfterMs / 3));
-  return { runId, nextInMs, progress: null, answered: found.outcome === "absent" };
+  const unlisted = found.outcome === "absent";
+  return { runId, nextInMs, progress: null, answered: unlisted, unlisted };
 }
 
-async function learnOf(services: Services, due: DueLook, event: Event): Promise<void> {
+async function learnOf(services: Services, due: DueLook, event: Event): Promise<Applied> {
   const after = await learn(services, due.jobId, [event]);
+  await services.reach("watch.recorded", due.jobId);
   if (after.changed && stepsDue(after.job, after.now).length > 0)
-    await services.queues.wake([{ id: due.jobId, kind: after.kind, epoch: after.epoch }]);
+    await services.queues
+      .wake([{ id: due.jobId, kind: after.kind, epoch: after.epoch }])
+      .catch((error: unknown) =>
+        services.logger.warn({ err: error, job_id: due.jobId }, "could not wake: the sweep will"),
+      );
+  return after;
 }
