@@ -8,6 +8,8 @@ import { FetchRefused, fetchWithRetry } from "../storage/guarded-fetch.ts";
 import { ImageRefused, inspectImage, thumbnail } from "../storage/image.ts";
 import type { Services } from "./services.ts";
 
+/** An output that is refused or not there (403, 404) may be so only for a moment: it was made this instant. */
+const GIVE_UP_ABSENT_AFTER_ATTEMPTS = 3;
 /** Providers delete outputs an hour after the end; trying longer is pointless, giving up earlier is a loss. */
 const GIVE_UP_AFTER_ATTEMPTS = 60;
 const FIRST_PAUSE_MS = 2_000;
@@ -30,8 +32,9 @@ export async function store(services: Services, record: JobRecord, run: Run): Pr
     await learn(services, record.job.id, [{ type: "stored", at: timeBy(record), runId: run.id }], { assets });
     await services.reach("store.recorded", record.job.id);
   } catch (error) {
-    const final = finalFailure(error);
-    const last = run.storeAttempts + 1 >= GIVE_UP_AFTER_ATTEMPTS;
+    const attempts = run.storeAttempts + 1;
+    const final = finalFailure(error, attempts);
+    const last = attempts >= GIVE_UP_AFTER_ATTEMPTS;
     const why = final ?? failure("output_unavailable", error instanceof Error ? error.message : String(error));
     const pauseMs = Math.min(FIRST_PAUSE_MS * 2 ** run.storeAttempts, MOST_PAUSE_MS);
     const at = timeBy(record);
@@ -98,10 +101,13 @@ class Unusable extends Error {
 }
 
 /** What trying again cannot mend; null for everything else. */
-function finalFailure(error: unknown): Failure | null {
+function finalFailure(error: unknown, attempts: number): Failure | null {
   if (error instanceof Unusable) return error.failure;
   if (error instanceof ImageRefused) return failure("output_invalid", error.message);
+  if (error instanceof FetchRefused && isAbsent(error) && attempts < GIVE_UP_ABSENT_AFTER_ATTEMPTS) return null;
   if (error instanceof FetchRefused && !error.retryable)
     return failure(error.code === "too_large" ? "output_invalid" : "output_unavailable", error.message);
   return null;
 }
+
+const isAbsent = ({ status }: FetchRefused) => status === 403 || status === 404;

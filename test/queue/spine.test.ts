@@ -156,8 +156,14 @@ describe("a generation", () => {
     expect(new Set(jobs.flatMap((job) => job.runs.map((run) => run.providerRunId))).size).toBe(2);
   });
 
+  test("whose output is not there yet is fetched a moment later", async () => {
+    spine.sandbox.faults.add({ fault: "output_404", times: 2, match: { promptContains: "dawdling" } });
+    const { id } = await spine.submit(generation("dawdling"));
+    expect(await spine.ended(id)).toMatchObject({ status: "completed", settlement: { kept: 1 } });
+  });
+
   test("whose output cannot be fetched is refunded, and not bought again", async () => {
-    spine.sandbox.faults.add({ fault: "output_404", times: 1, match: { promptContains: "ashes" } });
+    spine.sandbox.faults.add({ fault: "output_404", times: 3, match: { promptContains: "ashes" } });
     const { id } = await spine.submit(generation("ashes"));
     const job = await spine.ended(id);
     expect(job).toMatchObject({
