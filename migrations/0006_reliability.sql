@@ -5,5 +5,7 @@ alter table jobs add column deaths int not null default 0;
 -- Three in a row: nothing of it is bought or stored any more.
 alter table jobs add column set_aside_at timestamptz;
 
--- Complete readings of the provider's list that did not show a run whose answer was lost.
+-- From when on nobody writes the order any more.
+alter table runs add column quiet_from timestamptz;
+-- Complete readings of the provider's list that did not show the run, since it was last sent.
 alter table runs add column readings int not null default 0;

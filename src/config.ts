@@ -188,7 +188,7 @@ const VARIABLES = {
   LOST_AFTER_SECONDS: variable(
     "Limits",
     whole(1, 3_600).default(90),
-    "A run whose submission was not answered is presumed lost when no list shows it this long after it was sent.",
+    "A run whose submission was not answered is presumed lost when no list shows it this long after the last moment at which it may have been on its way. Three times the longest lag of the provider's list.",
   ),
   FAULT: variable(
     "Tests",
@@ -244,6 +244,15 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     ...environment,
     PUBLIC_URL: (environment.PUBLIC_URL ?? `http://localhost:${environment.PORT}`).replace(/\/+$/, ""),
   };
+}
+
+/** For what needs nothing but the database, on a host that has no other variable. */
+export function readDatabaseUrl(env: Readonly<Record<string, string | undefined>>): string {
+  const problems: string[] = [];
+  const { schema, about } = VARIABLES.DATABASE_URL;
+  const parsed = schema.safeParse(lookUp(env, ["DATABASE_URL"], problems));
+  if (parsed.success) return parsed.data;
+  throw new ConfigError([...problems, `DATABASE_URL is missing or not usable. ${about}`]);
 }
 
 function lookUp(

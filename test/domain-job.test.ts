@@ -81,7 +81,13 @@ const failed = (runId: string, code: FailureCode = "provider_failed"): Event => 
 const canceled = (runId: string): Event => ({ type: "canceled", at: at(5), runId });
 const lost = (runId: string): Event => ({ type: "lost", at: at(20), runId, detail: "reset" });
 const abandoned = (runId: string): Event => ({ type: "abandoned", at: at(10), runId });
-const absent = (runId: string): Event => ({ type: "absent", at: at(120), runId, detail: "not listed" });
+const absent = (runId: string, sentAt = at(0)): Event => ({
+  type: "absent",
+  at: at(120),
+  runId,
+  sentAt,
+  detail: "not listed",
+});
 const declined = (runId: string, code: FailureCode = "input_refused"): Event => ({
   type: "declined",
   at: at(1),
@@ -304,7 +310,7 @@ describe("a job", () => {
   test("is bought again at most once after a presumed loss", () => {
     const once = play(newJob(), claimed, intended("1"), lost("1"), absent("1"));
     expect(variantState(once, 0)).toBe("open");
-    const twice = play(once, intended("2", 0, 121), lost("2"), absent("2"));
+    const twice = play(once, intended("2", 0, 121), lost("2"), absent("2", at(121)));
     expect(twice.status).toBe("failed");
     expect(twice.failure?.code).toBe("lost");
   });
@@ -711,18 +717,25 @@ describe("whatever is learned, in whatever order and however often", () => {
 });
 
 describe("that a run does not exist", () => {
-  const search = { sentAt: at(0), sendBefore: null, readings: 2, readAt: at(90) };
-  test("is proven by two complete readings, the last one long after it was sent", () => {
+  const search = { quietFrom: at(20), readings: 2, readAt: at(110) };
+  test("is proven by two complete readings, the last one long after it can have been on its way", () => {
     expect(provesAbsence(search, 90_000)).toBe(true);
     expect(provesAbsence({ ...search, readings: 1 }, 90_000)).toBe(false);
-    expect(provesAbsence({ ...search, readAt: at(89) }, 90_000)).toBe(false);
+    expect(provesAbsence({ ...search, readAt: at(109) }, 90_000)).toBe(false);
   });
 
-  test("counts from the last moment at which a vanished sender could have written it", () => {
-    const vanished = { ...search, sendBefore: new Date(at(0).getTime() + SEND_WINDOW_MS) };
-    const silent = SEND_WINDOW_MS + SENDER_GRACE_MS;
-    expect(provesAbsence(vanished, 90_000)).toBe(false);
-    expect(provesAbsence({ ...vanished, readAt: new Date(at(90).getTime() + silent) }, 90_000)).toBe(true);
-    expect(provesAbsence({ ...vanished, readAt: new Date(at(90).getTime() + silent - 1) }, 90_000)).toBe(false);
+  test("counts from what its sender says, or from when a vanished sender's socket must be gone", () => {
+    const sending = play(newJob(), claimed, intended("1"));
+    const silent = new Date(at(0).getTime() + SEND_WINDOW_MS + SENDER_GRACE_MS);
+    expect(next(sending, abandoned("1")).runs[0]?.quietFrom).toEqual(silent);
+    expect(next(sending, lost("1")).runs[0]?.quietFrom).toEqual(at(20));
+  });
+
+  test("is not believed of another sending than the one that was searched for, nor against the provider's word", () => {
+    const again = play(newJob(), claimed, intended("1"), postponed("1"), intended("1", 0, 60), abandoned("1"));
+    expect(next(again, absent("1", at(0)))).toBe(again);
+    expect(next(again, absent("1", at(60))).runs[0]?.status).toBe("failed");
+    const told = { ...again, runs: again.runs.map((run) => ({ ...run, providerRunId: "theirs" })) };
+    expect(next(told, absent("1", at(60)))).toBe(told);
   });
 });

@@ -260,6 +260,9 @@ async function writeRun(tx: Queryable, before: JobRecord, run: Run, lookAt: Date
     providerRunId: run.providerRunId,
     sendBefore: run.sendBefore,
     sentAt: run.sentAt,
+    quietFrom: run.quietFrom,
+    // What a list did not show says nothing about a later sending.
+    ...(old?.sentAt?.getTime() === run.sentAt?.getTime() ? {} : { readings: 0 }),
     expiresAt: run.expiresAt,
     notBefore: run.notBefore,
     outputs: run.outputs.map(storable),

@@ -13,8 +13,8 @@ export interface DueLook {
   readonly input: Readonly<Record<string, unknown>>;
   readonly providerRunId: string | null;
   readonly sentAt: Date;
-  /** Until when a vanished sender may still write it; null when nobody does. */
-  readonly sendBefore: Date | null;
+  /** From when on nobody writes it any more. */
+  readonly quietFrom: Date;
   readonly expiresAt: Date;
   /** How often it was looked at before. */
   readonly looks: number;
@@ -36,7 +36,7 @@ export async function claimLooks(db: Db, limit: number): Promise<DueLook[]> {
       select id from runs where next_look_at <= now() order by next_look_at limit ${limit} for update skip locked)
     returning id, job_id, status, provider, model, version, input, provider_run_id, looks, readings,
       (extract(epoch from coalesce(sent_at, created_at)) * 1000)::float8 as sent,
-      (extract(epoch from send_before) * 1000)::float8 as send_before,
+      (extract(epoch from coalesce(quiet_from, send_before, sent_at, created_at)) * 1000)::float8 as quiet,
       (extract(epoch from expires_at) * 1000)::float8 as expires,
       (extract(epoch from now()) * 1000)::float8 as now`);
   return rows.map((row) => ({
@@ -51,7 +51,7 @@ export async function claimLooks(db: Db, limit: number): Promise<DueLook[]> {
     looks: (row["looks"] as number) - 1,
     readings: row["readings"] as number,
     sentAt: new Date(row["sent"] as number),
-    sendBefore: row["send_before"] === null ? null : new Date(row["send_before"] as number),
+    quietFrom: new Date(row["quiet"] as number),
     expiresAt: new Date(row["expires"] as number),
     now: new Date(row["now"] as number),
     readAt: performance.now(),
@@ -141,6 +141,13 @@ export async function lookNow(db: Db, jobId: string): Promise<number> {
   const { rowCount } = await db.execute(sql`
     update runs set next_look_at = now() where job_id = ${jobId} and next_look_at is not null returning id`);
   return rowCount ?? 0;
+}
+
+/** Whether an order of this job may be out whose id nobody has told us yet. */
+export async function hasUnanswered(db: Db, jobId: string): Promise<boolean> {
+  const { rowCount } = await db.execute(sql`
+    select 1 from runs where job_id = ${jobId} and provider_run_id is null and status in ('submitting', 'unknown') limit 1`);
+  return (rowCount ?? 0) > 0;
 }
 
 /** The run that a provider knows under this id; null when it is none of ours. */

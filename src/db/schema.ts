@@ -112,6 +112,7 @@ export const runs = pgTable("runs", {
   providerRunId: text("provider_run_id"),
   sendBefore: time("send_before"),
   sentAt: time("sent_at"),
+  quietFrom: time("quiet_from"),
   expiresAt: time("expires_at").notNull(),
   notBefore: time("not_before"),
   outputs: json<string[]>("outputs").default([]),

@@ -14,21 +14,20 @@ export const SENDER_GRACE_MS = 16_000;
 /** A list that was read once may have been read a moment too early. */
 const LEAST_READINGS = 2;
 
+/** From when on nothing of an order is on its way, if its sender never says so itself. */
+export function quietAfter(sendBefore: Date): Date {
+  return new Date(sendBefore.getTime() + SENDER_GRACE_MS);
+}
+
 export interface Search {
-  readonly sentAt: Date;
-  /** Null: the sender itself said that the answer was lost, and writes no more. */
-  readonly sendBefore: Date | null;
+  readonly quietFrom: Date;
   /** Complete readings of the provider's list that did not show the run, this one included. */
   readonly readings: number;
   /** When the latest reading began, not when it ended. */
   readonly readAt: Date;
 }
 
-/**
- * `lostAfterMs` counts from the last moment at which it may have been sent, and covers the provider's own delay: 15 s
- * for an answer, and three times the longest lag of its list.
- */
-export function provesAbsence({ sentAt, sendBefore, readings, readAt }: Search, lostAfterMs: number): boolean {
-  const silentFrom = sendBefore ? sendBefore.getTime() + SENDER_GRACE_MS : sentAt.getTime();
-  return readings >= LEAST_READINGS && readAt.getTime() >= silentFrom + lostAfterMs;
+/** `lostAfterMs` is three times the longest lag of the provider's list. */
+export function provesAbsence({ quietFrom, readings, readAt }: Search, lostAfterMs: number): boolean {
+  return readings >= LEAST_READINGS && readAt.getTime() >= quietFrom.getTime() + lostAfterMs;
 }

@@ -1,3 +1,4 @@
+import { quietAfter } from "./absence.ts";
 import { FAILURES, type Failure, failure } from "./failure.ts";
 
 /**
@@ -39,6 +40,8 @@ export interface Run {
   readonly sendBefore: Date | null;
   /** When its sender set out; no earlier than the commit of the intent. Listings are read from here on. */
   readonly sentAt: Date | null;
+  /** From here on nobody writes it any more, and nothing of it is on its way: see absence.ts. */
+  readonly quietFrom: Date | null;
   /** After this instant the provider cannot still be running it: it was told to stop before. */
   readonly expiresAt: Date;
   /** While submitting: not to be sent before. While storing: not to be tried again before. */
@@ -101,7 +104,14 @@ export type Event =
   | { readonly type: "lost"; readonly at: Date; readonly runId: string; readonly detail: string }
   /** Its sender has lost the right to act without saying what became of it; it may be dead, or only stand still. */
   | { readonly type: "abandoned"; readonly at: Date; readonly runId: string }
-  | { readonly type: "absent"; readonly at: Date; readonly runId: string; readonly detail: string }
+  /** `sentAt` names the sending that was searched for: the order may have been armed again since. */
+  | {
+      readonly type: "absent";
+      readonly at: Date;
+      readonly runId: string;
+      readonly sentAt: Date;
+      readonly detail: string;
+    }
   | {
       readonly type: "succeeded";
       readonly at: Date;
@@ -226,6 +236,7 @@ function moveRun(run: Run, event: RunEvent): Run {
             status: "submitting",
             sendBefore: null,
             sentAt: null,
+            quietFrom: null,
             notBefore: event.until,
             failure: event.failure,
           }
@@ -236,13 +247,21 @@ function moveRun(run: Run, event: RunEvent): Run {
       if (!isSending(run)) return run;
       // A webhook may have told us the id before the answer was lost; then nothing is unknown.
       if (run.providerRunId) return { ...run, status: "running", sendBefore: null };
-      return { ...run, status: "unknown", sendBefore: null, failure: failure("lost", event.detail) };
+      return {
+        ...run,
+        status: "unknown",
+        sendBefore: null,
+        quietFrom: event.at,
+        failure: failure("lost", event.detail),
+      };
     case "abandoned":
       if (run.status !== "submitting" || !run.sendBefore) return run;
       if (run.providerRunId) return { ...run, status: "running", sendBefore: null };
       return { ...run, status: "unknown", failure: failure("lost", "its sender never said what became of it") };
     case "absent":
-      return run.status === "unknown" ? endRun(run, "failed", event.at, failure("lost", event.detail)) : run;
+      // A webhook may have told its id while the list was read, or another sending may be out by now.
+      if (run.status !== "unknown" || run.providerRunId || run.sentAt?.getTime() !== event.sentAt.getTime()) return run;
+      return endRun(run, "failed", event.at, failure("lost", event.detail));
     case "succeeded":
       return isLive(run) && run.status !== "storing"
         ? {
@@ -285,6 +304,7 @@ function intend(job: Job, intended: IntendedRun, sentAt: Date): Job {
       version: intended.version,
       sendBefore: intended.sendBefore,
       sentAt,
+      quietFrom: quietAfter(intended.sendBefore),
       notBefore: null,
       expiresAt: intended.expiresAt,
     }));
@@ -294,6 +314,7 @@ function intend(job: Job, intended: IntendedRun, sentAt: Date): Job {
   const run: Run = {
     ...intended,
     sentAt,
+    quietFrom: quietAfter(intended.sendBefore),
     attempt: (last?.attempt ?? 0) + 1,
     status: "submitting",
     providerRunId: null,

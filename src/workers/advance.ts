@@ -72,7 +72,8 @@ async function take(services: Services, record: JobRecord, step: Step): Promise<
     case "submit":
       return submit(services, record, step.variant, step.run);
     case "abandon":
-      await learn(services, id, [{ type: "abandoned", at, runId: step.run.id }]);
+      // A decision, not a fact: who has lost the lease may be looking at another sending by now.
+      await learn(services, id, [{ type: "abandoned", at, runId: step.run.id }], { epoch: record.epoch });
       await services.reach("abandon.recorded", id);
       return;
     case "cancel":

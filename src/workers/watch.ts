@@ -1,5 +1,5 @@
 import { type Applied, timeBy } from "../db/jobs.ts";
-import { claimLooks, type DueLook, findRunByProviderId, type Looked, noteLooks } from "../db/looks.ts";
+import { claimLooks, type DueLook, findRunByProviderId, hasUnanswered, type Looked, noteLooks } from "../db/looks.ts";
 import { provesAbsence } from "../domain/absence.ts";
 import { stepsDue } from "../domain/agenda.ts";
 import { failure } from "../domain/failure.ts";
@@ -174,7 +174,9 @@ async function find(services: Services, provider: Provider, due: DueLook): Promi
     "looked for a run whose answer was lost",
   );
   services.metrics.looks.inc({ provider: provider.name, status: `find_${found.outcome}` });
-  if (found.outcome === "found") {
+  // What replaced a missing run may be equal to it, and be what the list shows: it must be known first.
+  const mistakable = due.status === "failed" && (await hasUnanswered(services.db, due.jobId));
+  if (found.outcome === "found" && !mistakable) {
     await learnOf(services, due, { type: "submitted", at, runId, providerRunId: found.providerRunId });
     return null;
   }
@@ -185,10 +187,10 @@ async function find(services: Services, provider: Provider, due: DueLook): Promi
   }
   if (found.outcome === "unread" && at.getTime() > due.expiresAt.getTime() + GIVE_UP_AFTER_EXPIRY_MS)
     throw new Error("the provider's list could not be read to its end");
-  const search = { sentAt: due.sentAt, sendBefore: due.sendBefore, readings: due.readings + 1, readAt: at };
+  const search = { quietFrom: due.quietFrom, readings: due.readings + 1, readAt: at };
   if (found.outcome === "absent" && provesAbsence(search, services.lostAfterMs)) {
     const detail = `not in the provider's list ${Math.round((at.getTime() - due.sentAt.getTime()) / 1_000)} s after it was sent`;
-    await learnOf(services, due, { type: "absent", at, runId, detail });
+    await learnOf(services, due, { type: "absent", at, runId, sentAt: due.sentAt, detail });
     return null;
   }
   const nextInMs = Math.min(FIND_EVERY_MS, Math.max(1_000, services.lostAfterMs / 3));
