@@ -146,17 +146,18 @@ export async function apply(
 export async function claim(db: Db, jobId: string, worker: string): Promise<JobRecord | null> {
   const claimed = await db.execute<{ epoch: number }>(sql`
     with held as (
-      select id, lease_until, worker from jobs
+      -- One that takes up its own again was only cut off from the database for a while.
+      select id, case when worker is distinct from ${worker} then lease_until end as lapsed, worker as gone from jobs
       where id = ${jobId} and status in ('pending', 'processing') and (lease_until is null or lease_until < now())
       for update),
     taken as (
       update jobs set epoch = epoch + 1, worker = ${worker},
         lease_until = now() + make_interval(secs => ${LEASE_SECONDS}),
         due_at = least(due_at, now() + make_interval(secs => ${LEASE_SECONDS})),
-        version = version + case when held.lease_until is null then 0 else 1 end,
-        deaths = deaths + case when held.lease_until is null then 0 else 1 end
+        version = version + case when held.lapsed is null then 0 else 1 end,
+        deaths = deaths + case when held.lapsed is null then 0 else 1 end
       from held where jobs.id = held.id
-      returning jobs.id, jobs.epoch, jobs.version, jobs.deaths, held.lease_until as lapsed, held.worker as gone),
+      returning jobs.id, jobs.epoch, jobs.version, jobs.deaths, held.lapsed, held.gone),
     noted as (
       insert into job_events (job_id, version, type, detail, at)
       select id, version, 'taken_over',
@@ -205,11 +206,13 @@ export async function giveUp(db: Db, jobId: string, epoch: number, retryInMs: nu
 
 /**
  * The jobs that something is due for and nobody works on, at most `limit`, each claimed so that several sweeps do not
- * wake the same ones: for 10 s, and longer the older it is, so that a backlog that waits its turn is not woken for ever. One statement: what is read here is never acted on without being written.
+ * wake the same ones: for 10 s; what nobody has begun yet for longer the older it is, so that a backlog that waits its
+ * turn is not woken for ever. One statement: what is read here is never acted on without being written.
  */
 export async function claimDue(db: Db, limit: number): Promise<{ id: string; kind: KindName; epoch: number }[]> {
   const { rows } = await db.execute<{ id: string; kind: KindName; epoch: number }>(sql`
-    update jobs set due_at = now() + least(interval '10 seconds' + (now() - created_at) / 4, interval '5 minutes')
+    update jobs set due_at = now() + case when epoch > 0 then interval '10 seconds'
+      else least(interval '10 seconds' + (now() - created_at) / 4, interval '5 minutes') end
     where id in (
       select id from jobs
       where status in ('pending', 'processing') and due_at <= now() and (lease_until is null or lease_until < now())

@@ -18,7 +18,7 @@ export interface WakeEntry {
 export type EntryReader = (entry: { data: WakeEntry }) => Promise<void>;
 /** What is used of a BullMQ queue and worker, whatever they are backed by. */
 export interface EntryQueue {
-  addBulk(entries: { name: string; data: WakeEntry; opts: { jobId: string } }[]): Promise<unknown>;
+  addBulk(entries: { name: string; data: WakeEntry; opts: { jobId: string; priority?: number } }[]): Promise<unknown>;
   getJobCounts(...types: JobType[]): Promise<Record<string, number>>;
   on(event: "error", listener: (error: Error) => void): unknown;
   close(): Promise<void>;

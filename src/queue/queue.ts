@@ -5,7 +5,10 @@ import type { Backend, EntryQueue } from "./backend.ts";
 export interface Wake {
   readonly id: string;
   readonly kind: KindName;
-  /** The job's epoch when the wake was made. */
+  /**
+   * The job's epoch when the wake was made; 0: nobody has worked on it yet. What was begun is finished before anything
+   * new is begun: an output that is paid for must not wait behind a backlog until the provider deletes it.
+   */
   readonly epoch: number;
 }
 
@@ -25,6 +28,8 @@ export interface Queues {
   close(): Promise<void>;
 }
 
+/** 1 is the most urgent; there is room on both sides. */
+const PRIORITY_NEW = 10;
 const WAKE_TIMEOUT_MS = 3_000;
 /** Wakes that were given up may still wait in a socket; more of them than this are refused until it answers. */
 const MOST_UNANSWERED = 100;
@@ -45,7 +50,12 @@ export function openQueues(backend: Backend): Queues {
       if (unanswered >= MOST_UNANSWERED) throw new Error(`the queue (${backend.name}) does not answer`);
       const adds = KINDS.map((kind) => {
         const mine = wakes.filter((wake) => wake.kind === kind);
-        const entries = mine.map(({ id, epoch }) => ({ name: kind, data: { id }, opts: { jobId: `${id}-${epoch}` } }));
+        const entries = mine.map(({ id, epoch }) => ({
+          name: kind,
+          data: { id },
+          // BullMQ takes those without a priority first.
+          opts: { jobId: `${id}-${epoch}`, ...(epoch > 0 ? {} : { priority: PRIORITY_NEW }) },
+        }));
         return entries.length > 0 ? queueOf(kind).addBulk(entries) : null;
       });
       unanswered++;

@@ -67,6 +67,22 @@ describe("the queue is only a doorbell", () => {
     expect(job.runs).toHaveLength(1);
   });
 
+  test("brings what was begun before what is new, however long that has waited", async () => {
+    const jobs = [];
+    for (let number = 0; number < 12; number++) jobs.push(await spine.submit(generation(`in line ${number}`)));
+    const last = jobs.at(-1)?.id as string;
+    // Somebody has worked on the youngest one, and an entry says that there is more to do.
+    await loseTheQueue();
+    await spine.sql`update jobs set epoch = 1 where id = ${last}`;
+    for (const { id } of jobs) await spine.call("POST", `/api/jobs/${id}/sync`);
+    await spine.startWorker({ WORKER_CONCURRENCY: "1" });
+    for (const { id } of jobs) await spine.ended(id, 30_000);
+    const [first] = await spine.sql`select job_id from job_events where type = 'claimed' and job_id in ${spine.sql(
+      jobs.map((job) => job.id),
+    )} order by at limit 1`;
+    expect(first?.["job_id"]).toBe(last);
+  }, 60_000);
+
   test("carries ids and nothing else", async () => {
     const { id } = await spine.submit(generation("a secret wish", { seed: 1 }));
     // The entry is added after the answer.
