@@ -1,9 +1,18 @@
 -- Who holds the lease, so that a worker that vanished can be named: host:pid:start.
 alter table jobs add column worker text;
--- How often in a row a worker's lease lapsed while it acted on the job; 0 again with every fact that is learned.
-alter table jobs add column deaths int not null default 0;
--- Three in a row: nothing of it is bought or stored any more.
+-- The workers whose leases lapsed while they acted on the job; none again with every fact that is learned.
+alter table jobs add column vanished text[] not null default '{}';
+-- Three of them are dead: nothing of it is bought or stored any more.
 alter table jobs add column set_aside_at timestamptz;
+
+-- Which workers live: one that was only cut off from the database for a while is no victim of its job. A row is
+-- written every 3 s; `since` begins anew after a gap.
+create table workers (
+  id text primary key,
+  since timestamptz not null default now(),
+  seen_at timestamptz not null default now()
+);
+create index workers_seen on workers (seen_at);
 
 -- From when on nobody writes the order any more.
 alter table runs add column quiet_from timestamptz;

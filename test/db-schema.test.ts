@@ -34,6 +34,7 @@ for (const table of Object.values(schema) as PgTable[]) {
 }
 
 function typeOf(type: string): string {
+  if (type.endsWith("[]")) return "ARRAY";
   return type === "timestamp with time zone" ? type : type.replace(/ generated.*/, "");
 }
 

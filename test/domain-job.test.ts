@@ -3,22 +3,9 @@ import { describe, expect, test } from "vitest";
 import { provesAbsence, SEND_WINDOW_MS, SENDER_GRACE_MS } from "../src/domain/absence.ts";
 import { agenda, stepsDue } from "../src/domain/agenda.ts";
 import { FAILURES, type FailureCode, failure } from "../src/domain/failure.ts";
-import {
-  type Event,
-  type IntendedRun,
-  isEnded,
-  isLive,
-  isMissing,
-  JOB_STATUSES,
-  type Job,
-  lastRun,
-  next,
-  RUN_STATUSES,
-  type Run,
-  type RunStatus,
-  variantState,
-} from "../src/domain/job.ts";
+import { type Event, isEnded, JOB_STATUSES, type Job, lastRun, next, variantState } from "../src/domain/job.ts";
 import { settlement } from "../src/domain/pricing.ts";
+import { type IntendedRun, isLive, isMissing, RUN_STATUSES, type Run, type RunStatus } from "../src/domain/run.ts";
 
 const T0 = new Date("2026-11-21T10:00:00Z");
 const at = (seconds: number) => new Date(T0.getTime() + seconds * 1_000);

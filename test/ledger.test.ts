@@ -8,7 +8,7 @@ import { apply, claim, claimDue, LeaseLost, loadJob, release, renew } from "../s
 import { saveApps } from "../src/db/migrate.ts";
 import type { App } from "../src/domain/app.ts";
 import { failure } from "../src/domain/failure.ts";
-import type { IntendedRun } from "../src/domain/job.ts";
+import type { IntendedRun } from "../src/domain/run.ts";
 import { freshDatabase } from "./rig/database.ts";
 
 const prices = { generation: { perMegapixel: 1 }, staging: { perVariant: 20 } };

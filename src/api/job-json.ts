@@ -1,9 +1,10 @@
 import { z } from "zod";
 import type { JobView, RunRow } from "../db/job-views.ts";
 import { FAILURES, type FailureCode } from "../domain/failure.ts";
-import { JOB_STATUSES, RUN_STATUSES } from "../domain/job.ts";
+import { JOB_STATUSES } from "../domain/job.ts";
 import { KINDS } from "../domain/kinds/kind.ts";
 import { variantProgress, variantStatus } from "../domain/progress.ts";
+import { RUN_STATUSES } from "../domain/run.ts";
 import type { Storage } from "../storage/storage.ts";
 
 /** Signed addresses in an answer live this long; ask for the job again to get fresh ones. */

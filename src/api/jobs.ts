@@ -304,7 +304,7 @@ function newView(request: AcceptRequest): JobView {
     cancelRequestedAt: null,
     setAsideAt: null,
     worker: null,
-    deaths: 0,
+    vanished: [],
     expiredAt: null,
     version: 0,
     epoch: 0,

@@ -1,9 +1,10 @@
 import { asc, eq, sql } from "drizzle-orm";
 import { dueAt } from "../domain/agenda.ts";
 import { failure, storable } from "../domain/failure.ts";
-import { type Event, isEnded, isMissing, type Job, next, type Run } from "../domain/job.ts";
+import { type Event, isEnded, type Job, next } from "../domain/job.ts";
 import type { KindName } from "../domain/kinds/kind.ts";
 import { settlement } from "../domain/pricing.ts";
+import { isMissing, type Run } from "../domain/run.ts";
 import type { Db, Queryable } from "./client.ts";
 import { assets, jobEvents, jobs, runs } from "./schema.ts";
 
@@ -21,8 +22,8 @@ export interface JobRecord {
   readonly createdAt: Date;
   readonly version: number;
   readonly epoch: number;
-  /** How many workers in a row lost their lease while they acted on it, and nothing was learned since. */
-  readonly deaths: number;
+  /** The workers whose leases lapsed while they acted on it, since something was last learned. */
+  readonly vanished: readonly string[];
   /** The database's clock when the record was read: what is due is judged by it, on every host alike. */
   readonly now: Date;
   /** This process's monotonic clock at that moment, milliseconds. */
@@ -134,7 +135,7 @@ export async function apply(
     const ended = isEnded(job) && !isEnded(before.job);
     if (ended) await tx.execute(sql`select settle_job(${jobId}, ${settlement(job, before.credits).kept})`);
     await options.beforeCommit?.();
-    return { ...before, job, version, deaths: 0, changed: true, ended };
+    return { ...before, job, version, vanished: [], changed: true, ended };
   });
 }
 
@@ -155,13 +156,13 @@ export async function claim(db: Db, jobId: string, worker: string): Promise<JobR
         lease_until = now() + make_interval(secs => ${LEASE_SECONDS}),
         due_at = least(due_at, now() + make_interval(secs => ${LEASE_SECONDS})),
         version = version + case when held.lapsed is null then 0 else 1 end,
-        deaths = deaths + case when held.lapsed is null then 0 else 1 end
+        vanished = case when held.lapsed is null then vanished else array_append(vanished, held.gone) end
       from held where jobs.id = held.id
-      returning jobs.id, jobs.epoch, jobs.version, jobs.deaths, held.lapsed, held.gone),
+      returning jobs.id, jobs.epoch, jobs.version, held.lapsed, held.gone),
     noted as (
       insert into job_events (job_id, version, type, detail, at)
       select id, version, 'taken_over',
-        jsonb_build_object('worker', gone, 'leaseUntil', lapsed, 'deaths', deaths, 'by', ${worker}::text), now()
+        jsonb_build_object('worker', gone, 'leaseUntil', lapsed, 'by', ${worker}::text), now()
       from taken where lapsed is not null)
     select epoch from taken`);
   const record = claimed.rowCount ? await loadJob(db, jobId) : null;
@@ -234,7 +235,7 @@ async function writeJob(tx: Queryable, job: Job, version: number, now: Date): Pr
       cancelRequestedAt: job.cancelRequestedAt,
       expiredAt: job.expiredAt,
       setAsideAt: job.setAsideAt,
-      deaths: 0,
+      vanished: [],
       startedAt: job.startedAt,
       endedAt: job.endedAt,
       failureCode: job.failure?.code ?? null,
@@ -325,7 +326,7 @@ function toRecord(
     startedAt: row.startedAt,
     endedAt: row.endedAt,
   };
-  const { appId, userId, kind, model, input, files, credits, createdAt, version, epoch, deaths } = row;
+  const { appId, userId, kind, model, input, files, credits, createdAt, version, epoch, vanished } = row;
   return {
     job,
     appId,
@@ -338,7 +339,7 @@ function toRecord(
     createdAt,
     version,
     epoch,
-    deaths,
+    vanished,
     now,
   };
 }

@@ -12,9 +12,10 @@ import {
   uuid,
 } from "drizzle-orm/pg-core";
 import type { FailureCode } from "../domain/failure.ts";
-import type { JobStatus, RunStatus } from "../domain/job.ts";
+import type { JobStatus } from "../domain/job.ts";
 import type { KindName } from "../domain/kinds/kind.ts";
 import type { PriceLine } from "../domain/pricing.ts";
+import type { RunStatus } from "../domain/run.ts";
 
 /**
  * The tables as TypeScript sees them. `migrations/` is the definition, with the reasons; test/db-schema.test.ts
@@ -92,7 +93,7 @@ export const jobs = pgTable("jobs", {
   epoch: integer().notNull().default(0),
   leaseUntil: time("lease_until"),
   worker: text(),
-  deaths: integer().notNull().default(0),
+  vanished: text().array().notNull().default([]),
   dueAt: time("due_at"),
   createdAt: time("created_at").notNull().defaultNow(),
   startedAt: time("started_at"),

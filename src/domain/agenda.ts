@@ -1,4 +1,5 @@
-import { isDoomed, isEnded, isPostponed, type Job, lastRun, type Run, variantState } from "./job.ts";
+import { isDoomed, isEnded, type Job, lastRun, variantState } from "./job.ts";
+import { isPostponed, type Run } from "./run.ts";
 
 /** What is to be done for a job in the state it is in, and when; pure, like the lifecycle itself. */
 

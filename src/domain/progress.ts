@@ -1,4 +1,5 @@
-import type { JobStatus, RunStatus } from "./job.ts";
+import type { JobStatus } from "./job.ts";
+import type { RunStatus } from "./run.ts";
 
 /** What a caller is told about one variant. */
 export type VariantStatus = "pending" | "processing" | "completed" | "failed" | "canceled";

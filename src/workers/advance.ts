@@ -1,4 +1,5 @@
 import { claim, giveUp, type JobRecord, LeaseLost, loadJob, release, timeBy } from "../db/jobs.ts";
+import { countDead } from "../db/workers.ts";
 import { type Step, stepsDue } from "../domain/agenda.ts";
 import { isEnded } from "../domain/job.ts";
 import { ProviderUnreachable } from "../domain/provider.ts";
@@ -10,10 +11,12 @@ import { providerOf, submit } from "./submit.ts";
 
 /** A job has at most 16 variants with 10 attempts of 4 steps each; this many turns without rest is a fault of ours. */
 const MOST_TURNS = 1_000;
-/** A job whose workers vanished so often in a row, without anything learned in between, is set aside. */
+/** A job of which so many workers died in a row, without anything learned in between, is set aside. */
 const MOST_DEATHS = 3;
-/** A suspect waits for the one before it. */
+/** A suspect waits for the one before it, */
 const SUSPECT_PAUSE_MS = 1_000;
+/** and for certainty about the workers that vanished. */
+const CERTAINTY_PAUSE_MS = 4_000;
 /** When something that is not the job's fault stands in the way: the database, the storage, the provider's API. */
 const RETRY_MS = 5_000;
 
@@ -28,13 +31,17 @@ export async function advance(services: Services, leases: Leases, jobId: string)
     let record = await claim(db, jobId, leases.worker);
     if (!record) return;
     epoch = record.epoch;
-    if (!leases.hold(jobId, epoch, record.deaths > 0)) return await giveUp(db, jobId, epoch, SUSPECT_PAUSE_MS);
+    if (!leases.hold(jobId, epoch, record.vanished.length > 0)) return await giveUp(db, jobId, epoch, SUSPECT_PAUSE_MS);
     await services.reach("advance.claimed", jobId);
-    if (record.deaths >= MOST_DEATHS) {
-      const { deaths, now: at } = record;
-      logger.error({ job_id: jobId, deaths }, "set aside: its workers ended one after the other");
-      record = await learn(services, jobId, [{ type: "set_aside", at, deaths }], { epoch });
-      if (isEnded(record.job)) return;
+    if (new Set(record.vanished).size >= MOST_DEATHS) {
+      const { vanished, now: at } = record;
+      const deaths = await countDead(db, leases.worker, vanished);
+      if (deaths === null) return await giveUp(db, jobId, epoch, CERTAINTY_PAUSE_MS);
+      if (deaths >= MOST_DEATHS) {
+        logger.error({ job_id: jobId, workers: vanished }, "set aside: its workers died one after the other");
+        record = await learn(services, jobId, [{ type: "set_aside", at, deaths }], { epoch });
+        if (isEnded(record.job)) return;
+      }
     }
     for (let turn = 0; turn < MOST_TURNS; turn++) {
       const steps = stepsDue(record.job, record.now);

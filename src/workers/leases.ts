@@ -3,11 +3,15 @@ import { hostname } from "node:os";
 import type { Logger } from "pino";
 import type { Db } from "../db/client.ts";
 import { renew } from "../db/jobs.ts";
+import { notePresence } from "../db/workers.ts";
 
 /** A third of the lease: two renewals may fail before another worker takes over. */
 const RENEW_EVERY_MS = 3_000;
 
-/** The jobs that this process works on right now, kept ours by one statement every 3 s however many they are. */
+/**
+ * The jobs that this process works on right now, kept ours by one statement every 3 s however many they are; another
+ * says that the process lives.
+ */
 export interface Leases {
   /** Of this process and no other, ever: a host may start one with the same pid again. */
   readonly worker: string;
@@ -24,18 +28,21 @@ export interface Leases {
 export function keepLeases(db: Db, logger: Logger): Leases {
   const held = new Map<string, number>();
   let suspect: string | null = null;
-  const timer = setInterval(async () => {
-    if (held.size === 0) return;
+  const worker = `${hostname()}:${process.pid}:${randomBytes(4).toString("hex")}`;
+  const tick = async () => {
     const leases = [...held].map(([jobId, epoch]) => ({ jobId, epoch }));
     try {
-      await renew(db, leases);
+      if (leases.length > 0) await renew(db, leases);
+      await notePresence(db, worker);
     } catch (error) {
       // Not fatal: whoever acts on a lost lease is refused by the database.
       logger.warn({ err: error, leases: leases.length }, "leases could not be renewed");
     }
-  }, RENEW_EVERY_MS);
+  };
+  const timer = setInterval(tick, RENEW_EVERY_MS);
+  void tick();
   return {
-    worker: `${hostname()}:${process.pid}:${randomBytes(4).toString("hex")}`,
+    worker,
     hold(jobId, epoch, isSuspect) {
       if (isSuspect && suspect !== null) return false;
       if (isSuspect) suspect = `${jobId} ${epoch}`;

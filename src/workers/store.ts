@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { v7 as uuidv7 } from "uuid";
 import { type JobRecord, type NewAsset, timeBy } from "../db/jobs.ts";
 import { type Failure, failure } from "../domain/failure.ts";
-import type { Run } from "../domain/job.ts";
+import type { Run } from "../domain/run.ts";
 import { learn } from "../learn.ts";
 import { FetchRefused, fetchWithRetry } from "../storage/guarded-fetch.ts";
 import { ImageRefused, inspectImage, thumbnail } from "../storage/image.ts";

@@ -3,11 +3,12 @@ import { findInput } from "../db/assets.ts";
 import { type JobRecord, timeBy } from "../db/jobs.ts";
 import { SEND_WINDOW_MS } from "../domain/absence.ts";
 import { failure } from "../domain/failure.ts";
-import type { Event, Run } from "../domain/job.ts";
+import type { Event } from "../domain/job.ts";
 import { kindOf } from "../domain/kinds/all.ts";
 import { lookDelayMs } from "../domain/pacing.ts";
 import type { Answer, Declined, Order, Postponed, Provider } from "../domain/provider.ts";
 import { choose, modelOfRun } from "../domain/routing.ts";
+import type { Run } from "../domain/run.ts";
 import { learn } from "../learn.ts";
 import type { Services } from "./services.ts";
 

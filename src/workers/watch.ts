@@ -3,10 +3,11 @@ import { claimLooks, type DueLook, findRunByProviderId, hasUnanswered, type Look
 import { provesAbsence } from "../domain/absence.ts";
 import { stepsDue } from "../domain/agenda.ts";
 import { failure } from "../domain/failure.ts";
-import { type Event, isMissing } from "../domain/job.ts";
+import type { Event } from "../domain/job.ts";
 import { lookDelayMs } from "../domain/pacing.ts";
 import { type Look, type Provider, ProviderUnreachable } from "../domain/provider.ts";
 import { modelOfRun } from "../domain/routing.ts";
+import { isMissing } from "../domain/run.ts";
 import { learn } from "../learn.ts";
 import { type Loop, repeat } from "./loop.ts";
 import type { Services } from "./services.ts";
