@@ -5,7 +5,8 @@ import { Command } from "commander";
 import { apps } from "../apps/all.ts";
 import { makeOpenApi } from "./api/openapi.ts";
 import { type Program, startApi, startWorkerProgram, VERSION } from "./compose.ts";
-import { ConfigError, envExample, readConfig } from "./config.ts";
+import { ConfigError, envExample, readConfig, readDatabaseUrl } from "./config.ts";
+import { type Audit, AuditImpossible, auditAll } from "./db/audit.ts";
 import { connect, type Db, disconnect } from "./db/client.ts";
 import { createKey, listKeys, revokeKey } from "./db/keys.ts";
 import { prepareDatabase, startDev } from "./dev.ts";
@@ -45,7 +46,7 @@ async function main(): Promise<void> {
     .command("migrate")
     .description("bring the database up to date; repeating is harmless")
     .action(async () => {
-      const ran = await prepareDatabase(readConfig(process.env).DATABASE_URL);
+      const ran = await prepareDatabase(readDatabaseUrl(process.env));
       print(ran.length > 0 ? ran.map((name) => `applied ${name}`).join("\n") : "the database is up to date");
     });
   program
@@ -55,6 +56,15 @@ async function main(): Promise<void> {
       const checks = await examine(readConfig(process.env));
       for (const { ok, name, detail } of checks) print(`${ok ? "✔" : "✖"} ${name}${ok ? "" : `: ${detail}`}`);
       process.exitCode = checks.every((each) => each.ok) ? 0 : 1;
+    });
+  program
+    .command("audit")
+    .description("check that the money and the purchases add up, all of them; exit code 1 when they do not")
+    .option("--json", "print the findings as JSON")
+    .action(async (options: { json?: true }) => {
+      const audit = await auditAll(readDatabaseUrl(process.env));
+      print(options.json ? JSON.stringify(audit, null, 2) : auditReport(audit));
+      process.exitCode = audit.checks.every((each) => each.count === 0) ? 0 : 1;
     });
 
   const keys = program.command("keys").description("API keys");
@@ -106,12 +116,26 @@ function generated(
 }
 
 async function withDatabase<T>(use: (db: Db) => Promise<T>): Promise<T> {
-  const db = connect(readConfig(process.env).DATABASE_URL, { max: 1, name: "cli" });
+  const db = connect(readDatabaseUrl(process.env), { max: 1, name: "cli" });
   try {
     return await use(db);
   } finally {
     await disconnect(db);
   }
+}
+
+function auditReport({ checks, read, seconds }: Audit): string {
+  const width = Math.max(...checks.map((each) => each.name.length));
+  const failed = checks.filter((each) => each.count > 0).length;
+  return [
+    ...checks.flatMap(({ name, never, count, sample }) => [
+      `${count === 0 ? "✔" : "✖"} ${name.padEnd(width)} ${count} — ${never}`,
+      ...sample.map((finding) => `    ${JSON.stringify(finding)}`),
+      ...(count > sample.length ? [`    … and ${count - sample.length} more`] : []),
+    ]),
+    `read ${read.accounts} accounts, ${read.entries} entries, ${read.jobs} jobs and ${read.runs} runs in ${seconds.toFixed(1)} s`,
+    `${checks.length - failed} checks passed, ${failed} failed`,
+  ].join("\n");
 }
 
 /** SIGTERM and SIGINT drain; a second signal, or 9 s, ends at once. */
@@ -135,6 +159,7 @@ Darkroom is at ${dev.url}
 }
 
 main().catch((error: unknown) => {
-  console.error(error instanceof ConfigError ? `darkroom: ${error.message}` : error);
-  process.exit(error instanceof ConfigError ? EX_CONFIG : 1);
+  const explained = error instanceof ConfigError || error instanceof AuditImpossible;
+  console.error(explained ? `darkroom: ${error.message}` : error);
+  process.exit(explained ? EX_CONFIG : 1);
 });

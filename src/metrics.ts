@@ -15,6 +15,9 @@ export interface Metrics {
   readonly swept: Counter;
   readonly leases: Gauge;
   readonly http: Histogram<"method" | "route" | "status">;
+  readonly auditFindings: Gauge<"check">;
+  readonly auditCompleted: Gauge;
+  readonly auditRounds: Counter<"outcome">;
 }
 
 export function makeMetrics(): Metrics {
@@ -85,6 +88,23 @@ export function makeMetrics(): Metrics {
       help: "Requests by route.",
       labelNames: ["method", "route", "status"],
       buckets: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 30],
+      registers,
+    }),
+    auditFindings: new Gauge({
+      name: "audit_findings",
+      help: "What does not add up, by check, as the fleet's last round found it. Zero, always.",
+      labelNames: ["check"],
+      registers,
+    }),
+    auditCompleted: new Gauge({
+      name: "audit_completed_timestamp_seconds",
+      help: "When the fleet's last audit that left nothing waiting was over. 0: never yet.",
+      registers,
+    }),
+    auditRounds: new Counter({
+      name: "audit_rounds_total",
+      help: "Rounds of the audit that this process made.",
+      labelNames: ["outcome"],
       registers,
     }),
   };

@@ -2,6 +2,7 @@ import type { KindName } from "../domain/kinds/kind.ts";
 import type { Backend } from "../queue/backend.ts";
 import { consume } from "../queue/queue.ts";
 import { advance } from "./advance.ts";
+import { audit } from "./audit.ts";
 import { keepLeases } from "./leases.ts";
 import type { Services } from "./services.ts";
 import { sweep } from "./sweep.ts";
@@ -39,7 +40,7 @@ export function startWorker(
     // Each connection repeats it several times a second while the queue is away: every hundredth says enough.
     if (troubles++ % 100 === 0) services.logger.warn({ err: error, times: troubles }, "queue trouble");
   });
-  const loops = [watch(services), sweep(services)];
+  const loops = [watch(services), sweep(services), audit(services)];
   let drained: Promise<void> | null = null;
   return {
     drain() {
