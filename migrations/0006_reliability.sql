@@ -18,3 +18,9 @@ create index workers_seen on workers (seen_at);
 alter table runs add column quiet_from timestamptz;
 -- Complete readings of the provider's list that did not show the run, since it was last sent.
 alter table runs add column readings int not null default 0;
+
+-- What was begun is woken whenever it is due. What is new waits in the queue, however long, and is woken only when the
+-- queue has too few entries left: then it has lost them.
+create index jobs_due_begun on jobs (due_at) where status in ('pending', 'processing') and epoch > 0;
+create index jobs_due_new on jobs (kind, due_at) where status = 'pending' and epoch = 0;
+drop index jobs_due;

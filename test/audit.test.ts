@@ -368,13 +368,13 @@ describe("what was planted", () => {
     [
       "job_overdue",
       "a job is due and nobody comes",
-      () => `update jobs set due_at = now() - interval '6 minutes' where id = '${ids.pending}'`,
+      () => `update jobs set epoch = epoch + 1, due_at = now() - interval '6 minutes' where id = '${ids.pending}'`,
       () => ({ job_id: ids.pending, status: "pending" }),
     ],
     [
       "job_overdue",
       "a job's worker died and nobody comes",
-      () => `update jobs set due_at = now() - interval '6 minutes', lease_until = now() - interval '6 minutes'
+      () => `update jobs set epoch = epoch + 1, due_at = now() - interval '6 minutes', lease_until = now() - interval '6 minutes'
              where id = '${ids.running}'`,
       () => ({ job_id: ids.running, status: "processing" }),
     ],
@@ -415,7 +415,7 @@ describe("what was planted", () => {
     const { url, db, sql } = await copy();
     // A worker at work for long; one that died when all was done but the waiting; an orphan that was found again.
     await sql.unsafe(`set session_replication_role = replica;
-      update jobs set due_at = now() - interval '1 hour', lease_until = now() + interval '5 seconds' where id = '${ids.pending}';
+      update jobs set epoch = epoch + 1, due_at = now() - interval '1 hour', lease_until = now() + interval '5 seconds' where id = '${ids.pending}';
       update jobs set lease_until = now() - interval '1 hour' where id = '${ids.running}';
       update runs set failure_code = 'lost', provider_run_id = 'orphan', next_look_at = now() where id = ${run("failed")};
       reset session_replication_role`);
@@ -451,7 +451,7 @@ describe("what was planted", () => {
         );
     };
     await shown(0);
-    await sql`update jobs set due_at = now() - interval '6 minutes' where id = ${ids.pending}`;
+    await sql`update jobs set epoch = epoch + 1, due_at = now() - interval '6 minutes' where id = ${ids.pending}`;
     await shown(1);
     await new Promise((resolve) => setTimeout(resolve, 500));
     expect(error).toHaveBeenCalledTimes(1);
@@ -507,7 +507,7 @@ describe("what was planted", () => {
 
     test("shows what does not add up, and ends with 1", async () => {
       const { url, sql } = await copy();
-      await sql`update jobs set due_at = now() - interval '6 minutes' where id = ${ids.pending}`;
+      await sql`update jobs set epoch = epoch + 1, due_at = now() - interval '6 minutes' where id = ${ids.pending}`;
       const { code, out } = await darkroom(url);
       expect(out).toMatch(/✖ job_overdue +1 — a live job/);
       expect(out).toContain(`    {"due_at":`);

@@ -4,10 +4,11 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { type AcceptRequest, acceptJobs } from "../src/db/accept.ts";
 import { connect, type Db, disconnect } from "../src/db/client.ts";
 import { balanceOf, grant, ledgerDrift } from "../src/db/credits.ts";
-import { apply, claim, claimDue, LeaseLost, loadJob, release, renew } from "../src/db/jobs.ts";
+import { apply, claim, claimDue, LeaseLost, loadJob, release, renew, unclaimDue } from "../src/db/jobs.ts";
 import { saveApps } from "../src/db/migrate.ts";
 import type { App } from "../src/domain/app.ts";
 import { failure } from "../src/domain/failure.ts";
+import { KINDS } from "../src/domain/kinds/kind.ts";
 import type { IntendedRun } from "../src/domain/run.ts";
 import { freshDatabase } from "./rig/database.ts";
 
@@ -404,9 +405,15 @@ describe("the right to act on a job", () => {
   test("is offered by the sweep when nobody has it and something is due, to one sweep only", async () => {
     const id = (await accept({ userId: "swept", credits: 1 }))?.jobId as string;
     await sql`update jobs set due_at = now() + interval '1 hour' where id <> ${id}`;
-    expect((await claimDue(db, 10)).map((due) => due.id)).toEqual([]);
+    expect((await claimDue(db, 10, KINDS)).map((due) => due.id)).toEqual([]);
     await sql`update jobs set due_at = now() where id = ${id}`;
-    const swept = await Promise.all([claimDue(db, 10), claimDue(db, 10)]);
+    // Nobody has begun it, and the queue of its kind is long: its entry is in there.
+    expect(await claimDue(db, 10, [])).toEqual([]);
+    const swept = await Promise.all([claimDue(db, 10, KINDS), claimDue(db, 10, KINDS)]);
     expect(swept.flat().map((due) => due.id)).toEqual([id]);
+    // A sweep that could not wake it gives the claim back; what was begun is offered however long the queue is.
+    await unclaimDue(db, [id]);
+    await sql`update jobs set epoch = 1, due_at = due_at - interval '1 second' where id = ${id}`;
+    expect((await claimDue(db, 10, [])).map((due) => due.id)).toEqual([id]);
   });
 });

@@ -200,7 +200,9 @@ export const CHECKS: readonly Check[] = [
     never: "a live job that was due 5 minutes ago and nobody works on, or that nothing and nobody will ever move",
     query: `select id as job_id, status, due_at, lease_until from the_jobs j
       where status in ${LIVE_JOB} and (
-        (due_at < now() - interval '5 minutes' and coalesce(lease_until < now() - interval '5 minutes', true))
+        -- What nobody has begun yet may wait in a backlog; past its deadline that ends.
+        (due_at < now() - interval '5 minutes' and (epoch > 0 or deadline_at < now() - interval '5 minutes')
+          and coalesce(lease_until < now() - interval '5 minutes', true))
         or (due_at is null and coalesce(lease_until < now() - interval '5 minutes', true)
           and not exists (select from the_runs r where r.job_id = j.id and r.status in ${LIVE_RUN})))`,
   },

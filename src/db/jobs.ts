@@ -205,21 +205,48 @@ export async function giveUp(db: Db, jobId: string, epoch: number, retryInMs: nu
     where id = ${jobId} and epoch = ${epoch} and status in ('pending', 'processing')`);
 }
 
+export interface DueJob {
+  readonly id: string;
+  readonly kind: KindName;
+  readonly epoch: number;
+}
+
 /**
- * The jobs that something is due for and nobody works on, at most `limit`, each claimed so that several sweeps do not
- * wake the same ones: for 10 s; what nobody has begun yet for longer the older it is, so that a backlog that waits its
- * turn is not woken for ever. One statement: what is read here is never acted on without being written.
+ * The jobs that something is due for and nobody works on, at most `limit`, each claimed for 10 s so that several sweeps
+ * do not wake the same ones. Jobs that nobody has begun yet only of some kinds: those whose queue runs short. One
+ * statement: what is read here is never acted on without being written.
  */
-export async function claimDue(db: Db, limit: number): Promise<{ id: string; kind: KindName; epoch: number }[]> {
-  const { rows } = await db.execute<{ id: string; kind: KindName; epoch: number }>(sql`
-    update jobs set due_at = now() + case when epoch > 0 then interval '10 seconds'
-      else least(interval '10 seconds' + (now() - created_at) / 4, interval '5 minutes') end
-    where id in (
-      select id from jobs
-      where status in ('pending', 'processing') and due_at <= now() and (lease_until is null or lease_until < now())
-      order by due_at limit ${limit} for update skip locked)
+export async function claimDue(db: Db, limit: number, newOf: readonly KindName[]): Promise<DueJob[]> {
+  // Parts of their own: Postgres locks no rows of a union.
+  const parts = newOf.map(
+    (kind) => sql`select id from jobs where status = 'pending' and epoch = 0 and kind = ${kind} and due_at <= now()
+      order by due_at limit ${limit} for update skip locked`,
+  );
+  parts.push(sql`select id from jobs
+    where status in ('pending', 'processing') and epoch > 0 and due_at <= now()
+      and (lease_until is null or lease_until < now())
+    order by due_at limit ${limit} for update skip locked`);
+  const name = (part: number) => sql.identifier(`part_${part}`);
+  const { rows } = await db.execute<DueJob & Record<string, unknown>>(sql`
+    with ${sql.join(
+      parts.map((part, index) => sql`${name(index)} as (${part})`),
+      sql`, `,
+    )}
+    update jobs set due_at = now() + interval '10 seconds'
+    where id in (${sql.join(
+      parts.map((_, index) => sql`select id from ${name(index)}`),
+      sql` union all `,
+    )})
     returning id, kind, epoch`);
   return rows;
+}
+
+/** Gives claims of the sweep back: the jobs could not be woken. */
+export async function unclaimDue(db: Db, ids: readonly string[]): Promise<void> {
+  await db.execute(sql`
+    update jobs set due_at = least(due_at, now() + interval '1 second')
+    from jsonb_array_elements_text(${JSON.stringify(ids)}::text::jsonb) as mine
+    where jobs.id = mine::uuid and status in ('pending', 'processing') and lease_until is null`);
 }
 
 async function writeJob(tx: Queryable, job: Job, version: number, now: Date): Promise<void> {

@@ -1,17 +1,42 @@
-import { claimDue } from "../db/jobs.ts";
+import { claimDue, unclaimDue } from "../db/jobs.ts";
+import { KINDS, type KindName } from "../domain/kinds/kind.ts";
 import { type Loop, repeat } from "./loop.ts";
 import type { Services } from "./services.ts";
 
 const EVERY_MS = 1_000;
 const BATCH = 500;
+/** A queue with fewer entries waiting than this is filled up with what Postgres knows. */
+const SHORT = 200;
+/** A longer one may have lost what is older than all it holds: every so many rounds the oldest jobs are woken anyway. */
+const ALL_EVERY_ROUNDS = 30;
 
-/** Wakes what is due and what everybody forgot: Postgres knows it, whatever the queue has lost. */
+/**
+ * Wakes what is due and what everybody forgot: Postgres knows it, whatever the queue has lost. A queue that does not
+ * answer is asked again a second later, and nothing is claimed for it meanwhile.
+ */
 export function sweep({ db, queues, logger, metrics, reach }: Services): Loop {
+  let rounds = 0;
+  let away = false;
   return repeat("sweep", logger, EVERY_MS, async () => {
-    const due = await claimDue(db, BATCH);
+    const counts = await queues.counts().catch((error: unknown) => {
+      if (!away) logger.warn({ err: error }, "the queue does not answer: nothing can be woken until it does");
+      return null;
+    });
+    away = counts === null;
+    if (!counts) return false;
+    const isShort = (kind: KindName) => rounds % ALL_EVERY_ROUNDS === 0 || counts[kind].waiting < SHORT;
+    const due = await claimDue(db, BATCH, KINDS.filter(isShort));
+    rounds++;
     for (const { id } of due) await reach("sweep.claimed", id);
-    if (due.length > 0) await queues.wake(due);
+    if (due.length > 0)
+      await queues.wake(due).catch(async (error: unknown) => {
+        await unclaimDue(
+          db,
+          due.map(({ id }) => id),
+        );
+        throw error;
+      });
     metrics.swept.inc(due.length);
-    return due.length === BATCH;
+    return due.length >= BATCH;
   });
 }
