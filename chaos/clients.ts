@@ -1,16 +1,17 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
 import type { Cluster } from "./cluster.ts";
+import type { History } from "./history.ts";
 import type { Order } from "./orders.ts";
 
-/** An answer takes milliseconds; a stopped or starting API is asked again. */
+/** An answer takes milliseconds; a stopped or starting API is asked again, ever more patiently. */
 const ANSWER_MS = 10_000;
-const AGAIN_MS = 300;
+const AGAIN_MS = { first: 300, most: 3_000 };
 
-/** One sending of one order, as its client saw it. */
+/** One call of one client, as it saw it: a submission of its order, or a cancel. */
 export interface Sending {
+  readonly action: "submit" | "cancel";
   readonly key: string;
-  readonly at: string;
   /** `lost`: no answer, or one that says to send it again. */
   readonly outcome: "acknowledged" | "refused" | "lost";
   readonly jobId: string | null;
@@ -29,49 +30,57 @@ export interface Clients {
   submitAll(orders: readonly Order[]): Promise<void>;
 }
 
-export function makeClients({ api, apiKey, sandbox }: Cluster, halted: AbortSignal): Clients {
+export function makeClients({ url, apiKey, provider }: Cluster, history: History, halted: AbortSignal): Clients {
   const sendings: Sending[] = [];
+  let calls = 0;
 
-  async function send(order: Order): Promise<Sending> {
-    const at = new Date().toISOString();
+  async function call(action: Sending["action"], order: Order, path: string, body: object): Promise<Sending> {
+    const number = ++calls;
+    const { key } = order;
+    history.note({ call: number, type: "invoke", action, key, path, body });
     const signal = AbortSignal.any([halted, AbortSignal.timeout(ANSWER_MS)]);
-    const headers = {
-      authorization: `Bearer ${apiKey}`,
-      "content-type": "application/json",
-      "idempotency-key": order.key,
-    };
-    const request = { method: "POST", headers, body: JSON.stringify(order.body), signal };
-    const said = await fetch(`${api.url}/api/jobs`, request).then(
+    const headers = { authorization: `Bearer ${apiKey}`, "content-type": "application/json", "idempotency-key": key };
+    const request = { method: "POST", headers, body: JSON.stringify(body), signal };
+    const said = await fetch(`${url}${path}`, request).then(
       async (answer) => ({ status: answer.status, text: await answer.text().catch(() => null) }),
       (error: Error) => ({ status: null, text: error.cause instanceof Error ? error.cause.message : error.message }),
     );
-    const sending = { key: order.key, at, ...meaningOf(said.status, said.text) };
+    const sending = { action, key, ...meaningOf(said.status, said.text) };
     sendings.push(sending);
+    const type = { acknowledged: "ok", refused: "refused", lost: "unknown" }[sending.outcome];
+    const { jobId, credits, answer } = sending;
+    history.note({ call: number, type, action, key, jobId, credits, answer });
     return sending;
   }
 
-  /** As a backend does it that knows that it may repeat: the same key until somebody says yes or no. */
-  async function untilDefinite(order: Order): Promise<void> {
-    while ((await send(order)).outcome === "lost") await sleep(AGAIN_MS, undefined, { signal: halted });
+  /** As a backend does it that knows that it may repeat: the same again until somebody says yes or no. */
+  async function untilDefinite(...what: Parameters<typeof call>): Promise<Sending> {
+    for (let pauseMs = AGAIN_MS.first; ; pauseMs = Math.min(pauseMs * 1.5, AGAIN_MS.most)) {
+      const sending = await call(...what);
+      if (sending.outcome !== "lost") return sending;
+      await sleep(pauseMs, undefined, { signal: halted });
+    }
+  }
+
+  async function place(order: Order): Promise<void> {
+    await sleep(order.atMs, undefined, { signal: halted });
+    // Before anybody can buy for it.
+    if (order.rule) await provider.addRule(order.rule, order.mark);
+    const submit = () => untilDefinite("submit", order, "/api/jobs", order.body);
+    const [{ jobId }] = await Promise.all([submit(), order.sends === "twice at once" ? submit() : null]);
+    if (order.sends === "again when answered") await submit();
+    if (order.cancelAfterMs === null || jobId === null) return;
+    await sleep(order.cancelAfterMs, undefined, { signal: halted });
+    await untilDefinite("cancel", order, `/api/jobs/${jobId}/cancel`, {});
   }
 
   return {
     sendings,
-    async submitAll(orders) {
-      await Promise.all(
-        orders.map(async (order) => {
-          await sleep(order.atMs, undefined, { signal: halted });
-          if (order.rule) await addRule(sandbox, order, halted);
-          const senders = order.sends === "twice at once" ? [0, 1] : [0];
-          await Promise.all(senders.map(() => untilDefinite(order)));
-          if (order.sends === "again when answered") await untilDefinite(order);
-        }),
-      );
-    },
+    submitAll: async (orders) => void (await Promise.all(orders.map(place))),
   };
 }
 
-function meaningOf(status: number | null, text: string | null): Omit<Sending, "key" | "at"> {
+function meaningOf(status: number | null, text: string | null): Omit<Sending, "key" | "action"> {
   const answer = `${status ?? "no answer"} ${text ?? "torn"}`.slice(0, 500);
   const lost = { outcome: "lost", jobId: null, credits: null, answer } as const;
   // 503 and 500 say themselves that the same key may be sent again.
@@ -79,15 +88,4 @@ function meaningOf(status: number | null, text: string | null): Omit<Sending, "k
   if (status >= 400) return { ...lost, outcome: "refused" };
   const job = acknowledged.parse(JSON.parse(text));
   return { outcome: "acknowledged", jobId: job.id, credits: job.price.credits, answer: `${status}` };
-}
-
-/** Tells the sandbox what to do to this order, before anybody can buy for it. */
-async function addRule(sandbox: string, { mark, rule }: Order, halted: AbortSignal): Promise<void> {
-  const answer = await fetch(`${sandbox}/_sandbox/faults`, {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify({ ...rule, match: { promptContains: mark } }),
-    signal: AbortSignal.any([halted, AbortSignal.timeout(ANSWER_MS)]),
-  });
-  if (!answer.ok) throw new Error(`the sandbox refused the rule ${rule?.fault}: ${await answer.text()}`);
 }

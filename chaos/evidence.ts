@@ -1,9 +1,8 @@
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { sql } from "drizzle-orm";
-import type { Finding } from "./check.ts";
 import type { Cluster } from "./cluster.ts";
-import type { Struck } from "./nemesis.ts";
+import type { Finding } from "./finding.ts";
 import type { Records } from "./records.ts";
 
 /** Jobs of which the whole story is kept: the first ones tell it. */
@@ -15,7 +14,6 @@ export async function keepEvidence(
   folder: string,
   records: Records,
   findings: readonly Finding[],
-  struck: readonly Struck[],
 ): Promise<string> {
   const ids = [...new Set(findings.flatMap(({ jobId }) => jobId ?? []))].slice(0, MOST_JOBS);
   const stories = [];
@@ -34,10 +32,12 @@ export async function keepEvidence(
       runs,
       events: await read(sql`select * from job_events where job_id = ${id} order by version`),
       entries: await read(sql`select * from credit_ledger where job_id = ${id} order by id`),
+      assets: records.assets.filter((each) => each.jobId === id),
+      deliveries: records.deliveries.filter((each) => each.jobId === id),
       bill: records.bill.filter((line) => providerIds.has(line.id) || (order && line.mark === order.mark)),
     });
   }
   const path = join(folder, "evidence.json");
-  await writeFile(path, `${JSON.stringify({ findings, struck, stories }, null, 2)}\n`);
+  await writeFile(path, `${JSON.stringify({ findings, struck: records.struck, stories }, null, 2)}\n`);
   return path;
 }

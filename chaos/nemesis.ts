@@ -1,87 +1,144 @@
 import { setTimeout as sleep } from "node:timers/promises";
+import type { Blow, BlowType } from "./blows.ts";
 import type { Cluster } from "./cluster.ts";
-import { seeded } from "./random.ts";
+import type { Member } from "./member.ts";
+import type { TcpProxy } from "./proxy.ts";
 
-/** Something that will be broken, decided before anything runs. */
-export interface Blow {
-  /** Milliseconds after the nemesis begins. */
-  readonly atMs: number;
-  readonly type: "kill_worker" | "stop_worker" | "kill_api" | "flush_queue" | "cut_backends";
-  /** Where the search for a worker that is up begins. */
-  readonly target: number;
-  /** How long a stopped worker stands still. */
-  readonly forMs: number;
-}
+/** What a slow network adds to each piece. */
+const DELAY_MS = 40;
 
-const KINDS = [
-  { type: "kill_worker", weight: 4 },
-  { type: "stop_worker", weight: 3 },
-  { type: "flush_queue", weight: 2 },
-  { type: "cut_backends", weight: 2 },
-  { type: "kill_api", weight: 1 },
-] as const satisfies readonly { type: Blow["type"]; weight: number }[];
-
-/** A worker needs two seconds to start: faster blows would only find nobody to strike. */
-const PAUSE_MS = { from: 600, to: 1_800 };
-/** Around the 10 s of a lease: some are taken over while they stand still, some are not. */
-const STOP_MS = { from: 3_000, to: 12_000 };
-
-/** The same blows for the same seed: each kind once, in any order, then by weight. */
-export function planBlows(seed: number, seconds: number): Blow[] {
-  const random = seeded(seed, "nemesis");
-  const first = random.shuffled(KINDS);
-  const blows: Blow[] = [];
-  let atMs = random.whole(PAUSE_MS.from, PAUSE_MS.to);
-  while (atMs < seconds * 1_000) {
-    const { type } = first.shift() ?? random.weighted(KINDS);
-    blows.push({ atMs, type, target: random.whole(0, 2), forMs: random.whole(STOP_MS.from, STOP_MS.to) });
-    atMs += random.whole(PAUSE_MS.from, PAUSE_MS.to);
-  }
-  return blows;
-}
+/** A blow that finds nobody up is tried again, for so long. */
+const AGAIN_MS = 500;
+const PATIENCE_MS = 15_000;
 
 export interface Struck {
   /** Since the nemesis began. */
   readonly atMs: number;
-  readonly type: Blow["type"];
+  /** Wall clock, milliseconds: all processes share this machine's. */
+  readonly at: number;
+  readonly type: BlowType;
+  readonly forMs: number;
+  /** Whom it struck, where that is one process. */
+  readonly pid: number | null;
   /** What was done to whom; null when nobody was there to be struck. */
   readonly what: string | null;
 }
 
-/** Deals the blows, each at its time, and notes what became of it. Resolves `seconds` after it began. */
+/** Deals the blows, each at its time, and tells what became of it. Resolves `seconds` after it began. */
 export async function strike(
   cluster: Cluster,
   blows: readonly Blow[],
   seconds: number,
-  struck: Struck[],
+  onStruck: (struck: Struck) => void,
   halted: AbortSignal,
 ): Promise<void> {
   const startedAt = performance.now();
   const until = (atMs: number) =>
     sleep(Math.max(0, startedAt + atMs - performance.now()), undefined, { signal: halted });
-  for (const blow of blows) {
-    await until(blow.atMs);
-    const what = await deal(cluster, blow).catch((error: unknown) => {
+  const left = blows.map((blow) => ({ blow, atMs: blow.atMs }));
+  for (let next = left.shift(); next; next = left.shift()) {
+    const { blow } = next;
+    await until(next.atMs);
+    const atMs = Math.round(performance.now() - startedAt);
+    const at = Date.now();
+    const dealt = await deal(cluster, blow).catch((error: unknown) => {
       throw new Error(`the nemesis could not ${blow.type}: ${error instanceof Error ? error.message : error}`);
     });
-    struck.push({ atMs: Math.round(performance.now() - startedAt), type: blow.type, what });
+    const later = atMs + AGAIN_MS;
+    if (dealt === null && later < Math.min(blow.atMs + PATIENCE_MS, seconds * 1_000)) {
+      const place = left.findIndex((each) => each.atMs > later);
+      left.splice(place === -1 ? left.length : place, 0, { blow, atMs: later });
+      continue;
+    }
+    onStruck({ atMs, at, type: blow.type, forMs: blow.forMs, pid: dealt?.pid ?? null, what: dealt?.what ?? null });
   }
   await until(seconds * 1_000);
 }
 
-async function deal(cluster: Cluster, { type, target, forMs }: Blow): Promise<string | null> {
-  const { workers, api } = cluster;
-  const worker = [...workers.slice(target), ...workers.slice(0, target)].find((each) => each.isUp());
+interface Dealt {
+  readonly what: string;
+  readonly pid?: number | null;
+}
+
+async function deal(cluster: Cluster, { type, target, forMs }: Blow): Promise<Dealt | null> {
+  const { apis, workers, postgres, proxies, queue } = cluster;
+  const lasting = `for ${forMs} ms`;
   switch (type) {
     case "kill_worker":
-      return worker ? `kill -9 ${worker.name} (pid ${worker.kill()})` : null;
-    case "stop_worker":
-      return worker ? `SIGSTOP ${worker.name} (pid ${worker.stop(forMs)}) for ${forMs} ms` : null;
+      return kill(oneUp(workers, target));
     case "kill_api":
-      return api.isUp() ? `kill -9 api (pid ${api.kill()})` : null;
-    case "flush_queue":
-      return `${await cluster.queue.empty()} emptied`;
-    case "cut_backends":
-      return `${await cluster.cutBackends()} connections to Postgres cut`;
+      return kill(oneUp(apis, target));
+    case "stop_worker":
+      return stop(oneUp(workers, target), forMs);
+    case "stop_api":
+      return stop(oneUp(apis, target), forMs);
+    case "crash_postgres": {
+      const pid = postgres.crash(forMs);
+      return pid === null ? null : { what: `immediate stop of Postgres (pid ${pid}), down ${lasting}`, pid };
+    }
+    case "end_sessions": {
+      const ended = await cluster.endSessions();
+      return ended === null ? null : { what: `${ended} sessions of Postgres terminated` };
+    }
+    case "flush_queue": {
+      const emptied = await queue.empty();
+      return emptied === null ? null : { what: `${emptied} emptied` };
+    }
+    case "kill_redis": {
+      const pid = queue.server?.kill(forMs) ?? null;
+      return pid === null ? null : { what: `kill -9 Redis (pid ${pid}), down ${lasting}`, pid };
+    }
+    case "stop_redis": {
+      const pid = queue.server?.freeze(forMs) ?? null;
+      return pid === null ? null : { what: `SIGSTOP Redis (pid ${pid}) ${lasting}`, pid };
+    }
+    case "down_provider":
+      await cluster.provider.down(forMs);
+      return { what: `provider down ${lasting}` };
+    case "cut_ingress":
+      return cut(proxies.ingress, "the APIs");
+    case "cut_postgres":
+      return cut(proxies.postgres, "Postgres");
+    case "cut_redis":
+      return cut(queue.proxy, "Redis");
+    case "cut_store":
+      return cut(proxies.store, "the object store");
+    case "refuse_postgres":
+      return { what: `${proxies.postgres.refuse(forMs)} connections cut, Postgres refuses ${lasting}` };
+    case "refuse_redis":
+      return queue.proxy && { what: `${queue.proxy.refuse(forMs)} connections cut, Redis refuses ${lasting}` };
+    case "refuse_store":
+      return { what: `${proxies.store.refuse(forMs)} connections cut, the object store refuses ${lasting}` };
+    case "freeze_postgres":
+      return { what: `${proxies.postgres.freeze(forMs)} connections to Postgres half-open ${lasting}` };
+    case "freeze_redis":
+      return queue.proxy && { what: `${queue.proxy.freeze(forMs)} connections to Redis half-open ${lasting}` };
+    case "freeze_store":
+      return { what: `${proxies.store.freeze(forMs)} connections to the object store half-open ${lasting}` };
+    case "delay_postgres":
+      return { what: `${proxies.postgres.delay(DELAY_MS, forMs)} connections to Postgres slow ${lasting}` };
+    case "delay_redis":
+      return queue.proxy && { what: `${queue.proxy.delay(DELAY_MS, forMs)} connections to Redis slow ${lasting}` };
+    case "delay_store":
+      return { what: `${proxies.store.delay(DELAY_MS, forMs)} connections to the object store slow ${lasting}` };
   }
+}
+
+function oneUp(members: readonly Member[], target: number): Member | null {
+  const first = target % members.length;
+  return [...members.slice(first), ...members.slice(0, first)].find((each) => each.isUp()) ?? null;
+}
+
+function kill(member: Member | null): Dealt | null {
+  const pid = member?.kill() ?? null;
+  return pid === null ? null : { what: `kill -9 ${member?.name} (pid ${pid})`, pid };
+}
+
+function stop(member: Member | null, forMs: number): Dealt | null {
+  const pid = member?.stop(forMs) ?? null;
+  return pid === null ? null : { what: `SIGSTOP ${member?.name} (pid ${pid}) for ${forMs} ms`, pid };
+}
+
+function cut(proxy: TcpProxy | null, where: string): Dealt | null {
+  return proxy && { what: `${proxy.cut()} connections to ${where} cut` };
 }

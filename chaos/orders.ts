@@ -12,14 +12,18 @@ export interface Order {
   readonly atMs: number;
   /** How its client behaves: answers that were lost are always repeated. */
   readonly sends: "once" | "twice at once" | "again when answered";
+  /** So long after the answer its client no longer wants it; null: it does. */
+  readonly cancelAfterMs: number | null;
   readonly body: { readonly kind: string; readonly user: string; readonly input: Readonly<Record<string, unknown>> };
+  /** By the price list of apps/demo.ts. */
+  readonly credits: number;
   /** Faults that strike so many runs of this order and no more; those in the prompt strike every one. */
   readonly rule: { readonly fault: string; readonly times: number } | null;
   /** Null: completes. */
   readonly fails: FailureCode | null;
 }
 
-interface Recipe {
+export interface Recipe {
   readonly name: string;
   readonly weight: number;
   readonly kind?: "staging";
@@ -28,16 +32,20 @@ interface Recipe {
   readonly directive?: string;
   readonly rule?: Order["rule"];
   readonly fails?: FailureCode;
+  /** Its client cancels it so soon. */
+  readonly cancelWithinMs?: number;
 }
 
 /** What the sandbox is asked to do to an order; its own README explains the words. */
-const RECIPES: readonly Recipe[] = [
-  { name: "generation", weight: 12 },
-  { name: "staging", weight: 6, kind: "staging" },
+export const RECIPES: readonly Recipe[] = [
+  { name: "generation", weight: 30 },
+  { name: "staging", weight: 2, kind: "staging" },
+  { name: "canceled", weight: 4, cancelWithinMs: 4_000 },
+  { name: "canceled_slow", weight: 2, directive: "slow=6", cancelWithinMs: 6_000 },
   { name: "slow", weight: 3, directive: "slow=4" },
   { name: "slow_create", weight: 2, directive: "slow_create=2000" },
   { name: "cut", weight: 4, directive: "cut" },
-  { name: "cut_staging", weight: 2, kind: "staging", directive: "cut" },
+  { name: "cut_staging", weight: 1, kind: "staging", directive: "cut" },
   { name: "cut_half", weight: 2, directive: "cut_half" },
   { name: "server_error_after_accept", weight: 4, directive: "server_error_after_accept" },
   { name: "garbage_after_accept", weight: 2, directive: "garbage_after_accept" },
@@ -55,32 +63,68 @@ const RECIPES: readonly Recipe[] = [
   { name: "output_404", weight: 2, directive: "output_404", fails: "output_unavailable" },
   { name: "output_html", weight: 1, directive: "output_html", fails: "output_invalid" },
   { name: "output_truncated", weight: 2, directive: "output_truncated=1" },
+  // Where nothing calls back, these are plain generations.
+  { name: "webhook_drop", weight: 2, directive: "webhook_drop" },
+  { name: "webhook_drop_start", weight: 1, directive: "webhook_drop=start, cut" },
+  { name: "webhook_duplicate", weight: 2, directive: "webhook_duplicate" },
+  { name: "webhook_early", weight: 2, directive: "webhook_early" },
+  { name: "webhook_early_cut", weight: 1, directive: "webhook_early, cut" },
+  { name: "webhook_late", weight: 2, directive: "webhook_late=3000" },
+  { name: "webhook_stale", weight: 1, directive: "webhook_stale" },
+  { name: "webhook_bad_signature", weight: 1, directive: "webhook_bad_signature" },
+  { name: "webhook_rotated", weight: 1, directive: "webhook_rotated" },
 ];
+
+/** What the users of one order too many want: stagings, of which their credits pay for five. */
+const POOR: Recipe = { name: "poor", weight: 0, kind: "staging" };
+const POOR_ORDERS = 6;
+/** So many orders have one such user among their users. */
+const ORDERS_PER_POOR_USER = 250;
+const LEAST_ORDERS_FOR_POOR = 100;
 
 /** A new user has 200 credits and a staging costs 40: enough for whatever five orders are drawn. */
 const ORDERS_PER_USER = 5;
+const STAGING_CREDITS = 40;
 /** The last orders come while things still break. */
 const SHARE_OF_TIME = 0.9;
+/** The smallest picture that is sold: two cores draw, store and check all of them. */
+const SIDE = 256; // pixels
 
 /** The same orders for the same seed: every recipe once while there is room, then by weight. */
-export function planOrders(seed: number, jobs: number, seconds: number, photo: string): Order[] {
+export function planOrders(
+  seed: number,
+  jobs: number,
+  seconds: number,
+  photo: string,
+  recipes: readonly Recipe[] = RECIPES,
+): Order[] {
   const random = seeded(seed, "orders");
-  const recipes = random.shuffled(RECIPES).slice(0, jobs);
-  while (recipes.length < jobs) recipes.push(random.weighted(RECIPES));
-  return recipes.map((recipe, index) => {
+  const poorUsers = jobs < LEAST_ORDERS_FOR_POOR ? 0 : Math.ceil(jobs / ORDERS_PER_POOR_USER);
+  const drawn = random.shuffled(recipes).slice(0, jobs);
+  while (drawn.length < jobs - poorUsers * POOR_ORDERS) drawn.push(random.weighted(recipes));
+  const drawnOrders = drawn.length;
+  const anyTime = () => random.whole(0, seconds * 1_000 * SHARE_OF_TIME);
+  // All of a poor user's at once: whose turn it is to be refused is decided by nothing but the database.
+  const poorTimes = Array.from({ length: poorUsers }, anyTime);
+  while (drawn.length < jobs) drawn.push(POOR);
+  return drawn.map((recipe, index) => {
     const number = String(index).padStart(4, "0");
     const mark = `order ${number} of seed ${seed}.`;
+    const poor = Math.floor((index - drawnOrders) / POOR_ORDERS);
+    const input = inputOf(recipe, mark, photo, random);
     return {
       name: recipe.name,
       key: `chaos-${seed}-${number}`,
       mark,
-      atMs: random.whole(0, seconds * 1_000 * SHARE_OF_TIME),
+      atMs: poorTimes[poor] ?? anyTime(),
       sends: random.pick(["once", "once", "twice at once", "again when answered"] as const),
+      cancelAfterMs: recipe.cancelWithinMs === undefined ? null : random.whole(0, recipe.cancelWithinMs),
       body: {
         kind: recipe.kind ?? "generation",
-        user: `user-${Math.floor(index / ORDERS_PER_USER)}`,
-        input: inputOf(recipe, mark, photo, random),
+        user: poor < 0 ? `user-${Math.floor(index / ORDERS_PER_USER)}` : `poor-${poor}`,
+        input,
       },
+      credits: recipe.kind === "staging" ? STAGING_CREDITS : Number(input["images"]),
       rule: recipe.rule ?? null,
       fails: recipe.fails ?? null,
     };
@@ -93,10 +137,9 @@ function inputOf(recipe: Recipe, mark: string, photo: string, random: Random): R
     return { image: photo, room: random.pick(["bedroom", "living_room", "kitchen"]), prompt };
   return {
     prompt: `a lighthouse in a storm, ${prompt}`,
-    images: recipe.images ?? random.whole(1, 3),
-    // Small pictures: two cores draw, store and check all of them.
-    width: 512,
-    height: 512,
+    images: recipe.images ?? random.pick([1, 1, 1, 1, 1, 1, 2, 3]),
+    width: SIDE,
+    height: SIDE,
     ...(random.chance(0.3) ? { seed: random.whole(0, 1_000_000) } : {}),
   };
 }

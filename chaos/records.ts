@@ -5,11 +5,16 @@ import { type Client, makeClient } from "../demo/client.ts";
 import { ledgerDrift } from "../src/db/credits.ts";
 import type { Sending } from "./clients.ts";
 import type { Cluster } from "./cluster.ts";
+import type { Struck } from "./nemesis.ts";
+import { readObjects, type StoredObject } from "./objects.ts";
 import type { Order } from "./orders.ts";
+import type { Takeover } from "./recovery.ts";
 
-const ANSWER_MS = 10_000;
-/** Jobs read and downloaded at the same time: both cores, no more. */
+const ANSWER_MS = 60_000;
+/** Jobs read at the same time: both cores, no more. */
 const READERS = 4;
+/** Every delivered file is compared on disk; of so many jobs it is also downloaded, as an app would. */
+const DOWNLOADED_JOBS = 200;
 /** Of the sandbox's list, 100 runs each; it remembers 50,000. */
 const MOST_PAGES = 500;
 
@@ -31,7 +36,14 @@ export interface RunRow {
   readonly jobId: string;
   readonly variant: number;
   readonly status: string;
+  readonly failure: string | null;
   readonly providerRunId: string | null;
+}
+
+/** A file as our rows know it. */
+export interface AssetRow extends StoredObject {
+  readonly jobId: string | null;
+  readonly role: string;
 }
 
 export interface BillLine {
@@ -43,19 +55,25 @@ export interface BillLine {
   readonly mark: string | null;
 }
 
+/** A variant that the API calls delivered, or that our runs call stored. */
 export interface Delivery {
   readonly jobId: string;
   readonly variant: number;
-  readonly trouble: "missing" | "corrupted" | null;
-  readonly detail: string;
+  /** As the API tells it; null when it names none. */
+  readonly file: StoredObject | null;
+  /** What came when it was downloaded; null when it was not tried. */
+  readonly downloaded: Pick<StoredObject, "sha256" | "bytes"> | { readonly error: string } | null;
 }
 
-/** Everything that the check looks at. Orders and sendings are the clients', the bill is the provider's, the rest is ours. */
+/** All that the check looks at: the clients' log, the provider's bill, the store's files, the nemesis, and our rows. */
 export interface Records {
   readonly orders: readonly Order[];
   readonly sendings: readonly Sending[];
+  readonly struck: readonly Struck[];
   readonly jobs: readonly JobRow[];
   readonly runs: readonly RunRow[];
+  readonly assets: readonly AssetRow[];
+  readonly takeovers: readonly Takeover[];
   readonly entries: readonly {
     readonly jobId: string | null;
     readonly user: string;
@@ -72,7 +90,7 @@ export interface Records {
   /** What the service's own audit says. */
   readonly drift: number;
   readonly bill: readonly BillLine[];
-  /** One for each variant that a client sees as delivered or that our runs call stored. */
+  readonly objects: readonly StoredObject[];
   readonly deliveries: readonly Delivery[];
   readonly crashes: readonly string[];
 }
@@ -80,57 +98,77 @@ export interface Records {
 /** Reads what is left after the calm. Nothing moves any more; the order of reading does not matter. */
 export async function readRecords(
   cluster: Cluster,
-  orders: readonly Order[],
-  sendings: readonly Sending[],
+  told: Pick<Records, "orders" | "sendings" | "struck">,
   halted: AbortSignal,
 ): Promise<Records> {
-  const { db, sandbox, api, apiKey } = cluster;
+  const { db, sandbox, url, apiKey } = cluster;
   const rows = async <T extends object>(query: ReturnType<typeof sql>) =>
     (await db.execute(query)).rows as unknown as readonly T[];
   const jobs = await rows<JobRow>(sql`
     select id, idempotency_key as key, user_id as "user", kind, status, ended_at is not null as ended,
       failure_code as failure, failure_detail as detail, variants, credits::int from jobs`);
   const runs = await rows<RunRow>(sql`
-    select id, job_id as "jobId", variant, status, provider_run_id as "providerRunId" from runs`);
+    select id, job_id as "jobId", variant, status, failure_code as failure, provider_run_id as "providerRunId"
+    from runs`);
   const drift = await ledgerDrift(db);
-  const client = makeClient(api.url, apiKey, halted);
+  const client = makeClient(url, apiKey, halted);
+  const stored = new Set(runs.filter(({ status }) => status === "stored").map(placeOf));
   const deliveries: Delivery[] = [];
-  await inTurns(jobs, async (job) => void deliveries.push(...(await readDeliveries(client, job, runs))));
+  const every = Math.ceil(jobs.length / DOWNLOADED_JOBS);
+  await inTurns([...jobs.entries()], async ([index, job]) => {
+    deliveries.push(...(await readDeliveries(client, job.id, stored, index % every === 0)));
+  });
   return {
-    orders,
-    sendings,
+    ...told,
     jobs,
     runs,
     deliveries,
     drift: Math.max(drift.accounts, drift.credits),
+    assets: await rows(sql`
+      select job_id as "jobId", role, storage_key as key, encode(sha256, 'hex') as sha256, bytes::int from assets`),
+    takeovers: await rows(sql`
+      select job_id as "jobId", detail ->> 'worker' as worker, (extract(epoch from at) * 1000)::float8 as at
+      from job_events where type = 'taken_over' and detail ->> 'worker' is not null`),
     entries: await rows(sql`select job_id as "jobId", user_id as "user", type, amount::int from credit_ledger`),
     balances: await rows(sql`select user_id as "user", (balance + allowance)::int as credits from accounts`),
     settlements: await rows(sql`
       select job_id as "jobId", charged::int, kept::int, refunded::int from settlements`),
     bill: await readBill(sandbox),
+    objects: await readObjects(cluster.bucketFolder),
     crashes: cluster.crashes(),
   };
 }
 
-/** Downloads as an app would, and compares every byte's hash with what the API told. */
-async function readDeliveries(client: Client, row: JobRow, runs: readonly RunRow[]): Promise<Delivery[]> {
-  const job = await client.job(row.id);
-  const stored = new Set(
-    runs.filter((run) => run.jobId === row.id && run.status === "stored").map((run) => run.variant),
-  );
+export function placeOf({ jobId, variant }: { readonly jobId: string; readonly variant: number }): string {
+  return `${jobId} ${variant}`;
+}
+
+/** What the API says is delivered, and what comes when that is downloaded. */
+async function readDeliveries(
+  client: Client,
+  jobId: string,
+  stored: ReadonlySet<string>,
+  download: boolean,
+): Promise<Delivery[]> {
+  const job = await client.job(jobId);
   return Promise.all(
     job.results
-      .filter((result) => result.file !== null || stored.has(result.variant))
+      .filter(({ file, variant }) => file !== null || stored.has(placeOf({ jobId, variant })))
       .map(async ({ variant, file }): Promise<Delivery> => {
-        const base = { jobId: row.id, variant };
-        if (!file) return { ...base, trouble: "missing", detail: "its run is stored, and the API names no file" };
-        const bytes = await client.download(file.url).catch((error: Error) => error);
-        if (bytes instanceof Error) return { ...base, trouble: "missing", detail: bytes.message };
-        const found = createHash("sha256").update(bytes).digest("hex");
-        const whole = found === file.sha256 && bytes.length === file.bytes;
-        return { ...base, trouble: whole ? null : "corrupted", detail: `sha256 ${found}, told ${file.sha256}` };
+        if (!file) return { jobId, variant, file: null, downloaded: null };
+        const { url, sha256, bytes } = file;
+        // Behind the bucket's name: the address is in path style.
+        const key = decodeURIComponent(new URL(url).pathname).split("/").slice(2).join("/");
+        const downloaded = download ? await measure(client, url) : null;
+        return { jobId, variant, file: { key, sha256, bytes }, downloaded };
       }),
   );
+}
+
+async function measure(client: Client, url: string): Promise<Delivery["downloaded"]> {
+  const body = await client.download(url).catch((error: Error) => error);
+  if (body instanceof Error) return { error: body.message };
+  return { sha256: createHash("sha256").update(body).digest("hex"), bytes: body.length };
 }
 
 const bill = z.object({

@@ -4,11 +4,14 @@ import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { type CheckName, check } from "../chaos/check.ts";
-import { planBlows } from "../chaos/nemesis.ts";
-import type { Order } from "../chaos/orders.ts";
-import { planOrders } from "../chaos/orders.ts";
+import { BLOW_TYPES, planBlows } from "../chaos/blows.ts";
+import { check } from "../chaos/check.ts";
+import { verdictsOn } from "../chaos/ends.ts";
+import type { CheckName } from "../chaos/finding.ts";
+import type { Struck } from "../chaos/nemesis.ts";
+import { type Order, planOrders, RECIPES } from "../chaos/orders.ts";
 import type { Records } from "../chaos/records.ts";
+import { makeScorecard } from "../chaos/scorecard.ts";
 
 /** Twelve seconds of nemesis; what dies while it buys is given up after 36 s, and a busy machine is slow to start. */
 const RUN_MS = 90_000;
@@ -31,9 +34,10 @@ test("nothing is lost, charged twice or bought twice while everything is broken"
     expect(code, text).toBe(0);
     const card = JSON.parse(await readFile(json, "utf8"));
     expect(card).toMatchObject({ seed: 11, ok: true, jobs: 16, lost: 0, stuck: 0, duplicatePaidRuns: 0, orphans: 0 });
-    expect(card.completed + card.failed).toBe(16);
+    expect(card.completed + card.failed + card.canceled).toBe(16);
     // Everything was broken at least once, or the run has proven nothing.
-    for (const blow of ["kills", "stops", "redisFlushes", "backendCuts"]) expect(card[blow], blow).toBeGreaterThan(0);
+    for (const blow of ["kills", "stops", "pgRestarts", "redisFlushes", "networkFaults"])
+      expect(card[blow], blow).toBeGreaterThan(0);
     expect(card.lostAnswers).toBeGreaterThan(0);
   } finally {
     clearTimeout(late);
@@ -43,11 +47,37 @@ test("nothing is lost, charged twice or bought twice while everything is broken"
 });
 
 test("a seed decides what is ordered and what breaks", () => {
-  expect(planOrders(5, 30, 10, "photo")).toEqual(planOrders(5, 30, 10, "photo"));
-  expect(planOrders(5, 30, 10, "photo")).not.toEqual(planOrders(6, 30, 10, "photo"));
-  expect(new Set(planOrders(5, 30, 10, "photo").map(({ name }) => name)).size).toBe(22);
+  expect(planOrders(5, 40, 10, "photo")).toEqual(planOrders(5, 40, 10, "photo"));
+  expect(planOrders(5, 40, 10, "photo")).not.toEqual(planOrders(6, 40, 10, "photo"));
+  expect(new Set(planOrders(5, 40, 10, "photo").map(({ name }) => name)).size).toBe(RECIPES.length);
   expect(planBlows(5, 30)).toEqual(planBlows(5, 30));
-  expect(new Set(planBlows(5, 12).map(({ type }) => type)).size).toBe(5);
+  expect(planBlows(5, 30)).not.toEqual(planBlows(6, 30));
+});
+
+test("three minutes have enough of every blow, at any seed; the shortest nemesis has the most important ones", () => {
+  for (let seed = 0; seed < 50; seed++) {
+    const blows = planBlows(seed, 180);
+    const times = (...types: string[]) => blows.filter(({ type }) => types.includes(type)).length;
+    expect(new Set(blows.map(({ type }) => type)).size).toBe(BLOW_TYPES.length);
+    expect(times("kill_worker", "kill_api")).toBeGreaterThanOrEqual(28);
+    expect(times("flush_queue")).toBeGreaterThanOrEqual(5);
+    expect(times("crash_postgres")).toBeGreaterThanOrEqual(4);
+    expect(times("stop_worker", "stop_api")).toBeGreaterThanOrEqual(8);
+    // Some of the crashes come while workers recover.
+    const crashes = blows.filter(({ type }) => type === "crash_postgres");
+    const aimed = crashes.filter(({ atMs }) =>
+      blows.some((each) => each.type === "kill_worker" && atMs - each.atMs === 1_000),
+    );
+    expect(aimed.length).toBeGreaterThan(0);
+    const short = new Set<string>(planBlows(seed, 12).map(({ type }) => type));
+    for (const type of ["kill_worker", "stop_worker", "flush_queue", "crash_postgres"]) expect(short).toContain(type);
+  }
+});
+
+test("a queue that is not ours is not frozen, and orders of one user too many are more than the credits of a user", () => {
+  expect(planBlows(5, 180, false).filter(({ type }) => type.endsWith("_redis"))).toEqual([]);
+  const poor = planOrders(5, 200, 10, "photo").filter(({ body }) => body.user === "poor-0");
+  expect(poor.reduce((sum, { credits }) => sum + credits, 0)).toBeGreaterThan(200);
 });
 
 const order: Order = {
@@ -56,11 +86,20 @@ const order: Order = {
   mark: "order 0000 of seed 1.",
   atMs: 0,
   sends: "once",
+  cancelAfterMs: null,
   body: { kind: "generation", user: "ann", input: {} },
+  credits: 2,
   rule: null,
   fails: null,
 };
-const sending = { key: "key", at: "", outcome: "acknowledged", jobId: "job", credits: 2, answer: "202" } as const;
+const sending = {
+  action: "submit",
+  key: "key",
+  outcome: "acknowledged",
+  jobId: "job",
+  credits: 2,
+  answer: "202",
+} as const;
 const job = {
   id: "job",
   key: "key",
@@ -73,7 +112,7 @@ const job = {
   variants: 2,
   credits: 2,
 };
-const run = { id: "run", jobId: "job", variant: 0, status: "stored", providerRunId: "p0" };
+const run = { id: "run", jobId: "job", variant: 0, status: "stored", failure: null, providerRunId: "p0" };
 const line = {
   id: "p0",
   status: "succeeded",
@@ -84,30 +123,96 @@ const line = {
 const again = { id: "p2", createdAt: "2026-01-01T00:00:05Z" };
 const grant = { jobId: null, user: "ann", type: "grant", amount: 200 };
 const charge = { jobId: "job", user: "ann", type: "charge", amount: -2 };
-const delivery = { jobId: "job", variant: 0, trouble: null, detail: "" };
+const [file, file1] = [
+  { key: "0.webp", sha256: "aa", bytes: 10 },
+  { key: "1.webp", sha256: "bb", bytes: 11 },
+];
+const torn = { ...file1, sha256: "cc" };
+const asset = { ...file, jobId: "job", role: "output" };
+const asset1 = { ...file1, jobId: "job", role: "output" };
+const delivery = { jobId: "job", variant: 0, file, downloaded: { sha256: "aa", bytes: 10 } };
+const delivery1 = { jobId: "job", variant: 1, file: file1, downloaded: null };
+const kill: Struck = { atMs: 0, at: 1_000, type: "kill_worker", forMs: 0, pid: 71, what: "kill -9 worker-1" };
+const takeover = { jobId: "job", worker: "host:71:ab12", at: 12_000 };
+const setAside = { ...job, status: "failed", failure: "set_aside" };
 
 /** One job of two images that went well in every record. */
 const good: Records = {
   orders: [order],
   sendings: [sending],
+  struck: [kill],
   jobs: [job],
   runs: [run, { ...run, id: "run1", variant: 1, providerRunId: "p1" }],
+  assets: [asset, asset1],
+  takeovers: [takeover],
   entries: [grant, charge],
   balances: [{ user: "ann", credits: 198 }],
   settlements: [{ jobId: "job", charged: 2, kept: 2, refunded: 0 }],
   drift: 0,
   bill: [line, { ...line, id: "p1" }],
-  deliveries: [delivery, { ...delivery, variant: 1 }],
+  objects: [file, file1],
+  deliveries: [delivery, delivery1],
   crashes: [],
 };
+const course = { seed: 1, seconds: 1, queue: "redis", webhooks: true, failedStarts: 0, pgRestarts: 0 } as const;
+const card = (records: Records) => makeScorecard({ ...course, recoverySeconds: 1 }, records, check(records));
 
 test("the check finds nothing in good records", () => {
   expect(check(good)).toEqual([]);
+  expect(card(good)).toMatchObject({ ok: true, strayObjects: 0, foundOrphans: 0, plantedBugs: null });
 });
 
 test("a second purchase after a failure of the provider is in order", () => {
   const bill = [...good.bill.map((each) => ({ ...each, status: "failed" })), { ...line, ...again }];
   expect(check({ ...good, bill, runs: [...good.runs, { ...run, id: "run2", providerRunId: "p2" }] })).toEqual([]);
+});
+
+test("who ordered more than a user has may be refused, and who cancels takes what comes", () => {
+  const refused = { ...sending, key: "key2", outcome: "refused", jobId: null, credits: null } as const;
+  const more = { ...order, key: "key2", mark: "order 0001 of seed 1.", credits: 199 };
+  const orders = [order, more];
+  expect(check({ ...good, orders, sendings: [sending, { ...refused, answer: "402 no" }] })).toEqual([]);
+  const late = { ...sending, action: "cancel", outcome: "refused", jobId: null, answer: "409 ended" } as const;
+  const canceled = { ...good, orders: [{ ...order, cancelAfterMs: 5 }], sendings: [sending, late] };
+  expect(check(canceled)).toEqual([]);
+});
+
+test("what was uploaded and never noted is counted, and so is a run that was found late", () => {
+  const found = { ...run, id: "run2", status: "failed", failure: "lost", providerRunId: "p2" };
+  const bill = [{ ...line, id: "p2", status: "aborted" }, ...good.bill.map((each) => ({ ...each, ...soon }))];
+  const records = { ...good, objects: [...good.objects, torn].with(2, { ...torn, key: "2.webp" }) };
+  expect(card({ ...records, bill, runs: [...good.runs, found] })).toMatchObject({
+    ok: true,
+    strayObjects: 1,
+    foundOrphans: 1,
+  });
+});
+const soon = { createdAt: "2026-01-01T00:00:04Z" };
+
+test("recovery is measured from the kill of the very worker that held the job", () => {
+  const later = { ...kill, at: 20_000 };
+  const [other, second] = [
+    { ...takeover, worker: "host:72:cd34" },
+    { ...takeover, at: 33_000, worker: "host:71:ef56" },
+  ];
+  const records = { ...good, struck: [kill, later], takeovers: [takeover, other, second] };
+  expect(card(records)).toMatchObject({ recoveries: 2, recoveryP50Ms: 11_000, recoveryMaxMs: 13_000 });
+  const outage: Struck = { ...later, type: "stop_redis", pid: 9, forMs: 5_000 };
+  expect(card({ ...records, struck: [kill, later, outage] })).toMatchObject({
+    clearRecoveries: 1,
+    clearRecoveryMaxMs: 11_000,
+  });
+  expect(card({ ...good, takeovers: [] })).toMatchObject({ recoveries: 0, recoveryP50Ms: null, recoveryP99Ms: null });
+});
+
+test("a job that was set aside is excused when each of its workers was struck by us, or cut off", () => {
+  const verdict = (change: Partial<Records>) => verdictsOn({ ...good, jobs: [setAside], ...change }).get("job");
+  const stranger = { ...takeover, worker: "host:99:ff" };
+  const outage: Struck = { ...kill, type: "refuse_postgres", pid: null, forMs: 4_000 };
+  expect(verdict({ takeovers: [takeover, takeover, takeover] })).toBe("excused");
+  expect(verdict({ takeovers: [takeover, takeover, stranger] })).toBe("unexplained");
+  expect(verdict({ takeovers: [stranger], struck: [outage] })).toBe("excused");
+  expect(verdict({ takeovers: [stranger], struck: [{ ...outage, what: null }] })).toBe("unexplained");
 });
 
 test.each<[CheckName, string, Partial<Records>]>([
@@ -121,7 +226,18 @@ test.each<[CheckName, string, Partial<Records>]>([
   ["duplicateCharges", "a charge without a job", { entries: [grant, charge, { ...charge, jobId: "none" }] }],
   ["duplicateCharges", "another price than told", { sendings: [{ ...sending, credits: 1 }] }],
   ["unsettled", "no settlement", { settlements: [] }],
+  [
+    "strangeRefusals",
+    "no credits, for who had enough",
+    { sendings: [{ ...sending, outcome: "refused", answer: "402" }] },
+  ],
+  [
+    "strangeRefusals",
+    "a cancel that knows no job",
+    { sendings: [sending, { ...sending, action: "cancel", outcome: "refused", answer: "404" }] },
+  ],
   ["wrongSettlements", "all kept, half delivered", { deliveries: [delivery] }],
+  ["wrongSettlements", "all kept, one file torn", { objects: [file, torn] }],
   [
     "wrongSettlements",
     "a refund without its entry",
@@ -129,12 +245,18 @@ test.each<[CheckName, string, Partial<Records>]>([
   ],
   ["ledgerDrift", "credits from nowhere", { balances: [{ user: "ann", credits: 199 }] }],
   ["ledgerDrift", "our own audit", { drift: 1 }],
+  ["missingOutputs", "a file that is gone", { objects: [file] }],
+  ["missingOutputs", "a stored run without a file", { deliveries: [delivery, { ...delivery1, file: null }] }],
+  ["missingOutputs", "a file that no row knows", { assets: [asset] }],
   [
     "missingOutputs",
-    "a file that is gone",
-    { deliveries: [delivery, { ...delivery, variant: 1, trouble: "missing" }] },
+    "a download that fails",
+    { deliveries: [delivery, { ...delivery1, downloaded: { error: "404" } }] },
   ],
-  ["corruptedOutputs", "a torn file", { deliveries: [delivery, { ...delivery, variant: 1, trouble: "corrupted" }] }],
+  ["corruptedOutputs", "a torn file", { objects: [file, torn] }],
+  ["corruptedOutputs", "another file than the row says", { deliveries: [delivery, { ...delivery1, file: torn }] }],
+  ["corruptedOutputs", "a torn download", { deliveries: [{ ...delivery, downloaded: torn }, delivery1] }],
+  ["corruptedOutputs", "a torn thumbnail", { assets: [asset, asset1, { ...asset, role: "thumbnail", bytes: 9 }] }],
   ["orphans", "a run that nobody knows", { bill: [...good.bill, { ...line, ...again }] }],
   ["unbilled", "a run that was never sold", { bill: [line] }],
   ["strangeRuns", "another order's run", { bill: [line, { ...line, id: "p1", mark: "order 0001 of seed 1." }] }],
@@ -145,6 +267,8 @@ test.each<[CheckName, string, Partial<Records>]>([
   ],
   ["unexplainedFailures", "a plain job that failed", { jobs: [{ ...job, status: "failed", failure: "timeout" }] }],
   ["unexplainedFailures", "a refused one that completed", { orders: [{ ...order, fails: "content_refused" }] }],
+  ["unexplainedFailures", "set aside, and nobody was struck", { jobs: [setAside], struck: [] }],
+  ["unexplainedFailures", "canceled, and nobody asked for it", { jobs: [{ ...job, status: "canceled" }] }],
   ["crashes", "a program that ended", { crashes: ["worker-1 ended by itself: exit code 1"] }],
 ])("the check finds %s: %s", (name, _, change) => {
   expect(check({ ...good, ...change }).map((finding) => finding.check)).toContain(name);

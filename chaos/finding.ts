@@ -1,0 +1,27 @@
+/** What must never be found, whatever was broken. */
+export const CHECKS = {
+  lost: "acknowledged jobs that are not there",
+  stuck: "jobs without an end, or orders without an answer",
+  duplicateJobs: "keys with more than one job, or jobs that nobody ordered",
+  strangeRefusals: "refused for no reason",
+  duplicateCharges: "charges beyond one per job, or without a job",
+  unsettled: "ended jobs without a settlement",
+  wrongSettlements: "kept is not the delivered share",
+  ledgerDrift: "credits that no entry explains",
+  missingOutputs: "files that are not there",
+  corruptedOutputs: "files that are not what was stored",
+  orphans: "runs on the bill that are no runs of ours",
+  unbilled: "runs of ours that the bill does not know",
+  strangeRuns: "runs that were bought for another order",
+  duplicatePaidRuns: "second purchases without a failure before",
+  unexplainedFailures: "jobs that ended otherwise than ordered, for no reason of the nemesis",
+  crashes: "programs that ended by themselves",
+} as const;
+
+export type CheckName = keyof typeof CHECKS;
+
+export interface Finding {
+  readonly check: CheckName;
+  readonly jobId: string | null;
+  readonly detail: string;
+}

@@ -1,0 +1,19 @@
+import { createWriteStream } from "node:fs";
+import { finished } from "node:stream/promises";
+
+/** What was called and what came of it, one JSON line each, written down as it happens. */
+export interface History {
+  note(line: object): void;
+  close(): Promise<void>;
+}
+
+export function openHistory(path: string): History {
+  const paper = createWriteStream(path, { flags: "a" });
+  return {
+    note: (line) => void paper.write(`${JSON.stringify({ at: new Date().toISOString(), ...line })}\n`),
+    async close() {
+      paper.end();
+      await finished(paper);
+    },
+  };
+}
