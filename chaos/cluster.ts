@@ -8,6 +8,7 @@ import { connect, type Db, disconnect } from "../src/db/client.ts";
 import { freePort } from "../src/db/embedded.ts";
 import { createKey } from "../src/db/keys.ts";
 import type { Redis } from "../test/rig/programs.ts";
+import { buildMain } from "./build.ts";
 import { type Member, type MemberOptions, makeMember } from "./member.ts";
 import { type Postgres, startPostgres } from "./postgres.ts";
 import { makeProviderSwitches, type ProviderSwitches } from "./provider.ts";
@@ -124,7 +125,8 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
     PUBLIC_URL: webhooks ? PUBLIC_URL : ingress,
     HOST: "127.0.0.1",
   };
-  await migrate(root, { ...shared, DATABASE_URL: postgres.url }, folder);
+  const main = await buildMain(root, folder);
+  await migrate(main, { ...shared, DATABASE_URL: postgres.url }, folder);
 
   const members: Member[] = [];
   onStop(async () => void (await Promise.all(members.map((member) => member.end()))));
@@ -141,7 +143,6 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
   start("store", [bucketProgram, files, `${storePort}`], inherited, `http://127.0.0.1:${storePort}/health`);
   const sandboxArgs = ["--port", `${sandboxPort}`, "--speed", `${SANDBOX_SPEED}`, "--webhook-relay", ingress];
   start("sandbox", [join(root, "sandbox/main.ts"), ...sandboxArgs], inherited, `${sandbox}/_sandbox/health`);
-  const main = join(root, "src/main.ts");
   const apis = apiPorts.map((port, index) =>
     start(`api-${index + 1}`, [main, "api"], { ...shared, PORT: `${port}` }, `http://127.0.0.1:${port}/readyz`),
   );
@@ -184,9 +185,9 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
 }
 
 /** As an operator does it, with the migrations of that project. */
-async function migrate(root: string, env: Readonly<Record<string, string>>, folder: string): Promise<void> {
+async function migrate(main: string, env: Readonly<Record<string, string>>, folder: string): Promise<void> {
   const logFile = join(folder, "migrate.log");
-  const args = [join(root, "src/main.ts"), "migrate"];
+  const args = [main, "migrate"];
   const program = launch({ name: "migrate", args, env, logFile, folder: join(folder, "nothing") });
   const late = setTimeout(() => void program.stop(), MIGRATE_MS);
   const how = await program.ended;

@@ -40,7 +40,7 @@ export class ProgramFailed extends Error {
 
 export interface Launch {
   readonly name: string;
-  /** A TypeScript file of this project and its arguments. */
+  /** A TypeScript file of this project, or a compiled one, and its arguments. */
   readonly args: readonly string[];
   readonly env: Readonly<Record<string, string>>;
   readonly logFile: string;
@@ -54,7 +54,8 @@ export interface Launch {
  */
 export function launch({ name, args, env, logFile, folder }: Launch): Program {
   const log = openSync(logFile, "w");
-  const child = spawn("/bin/sh", ["-c", GUARDED, folder, process.execPath, "--import", "tsx", ...args], {
+  const loader = args[0]?.endsWith(".ts") ? ["--import", "tsx"] : [];
+  const child = spawn("/bin/sh", ["-c", GUARDED, folder, process.execPath, ...loader, ...args], {
     cwd: ROOT,
     env,
     detached: true,

@@ -211,32 +211,38 @@ export interface DueJob {
   readonly epoch: number;
 }
 
+export interface DueKinds {
+  /** Of which kinds jobs are taken that nobody has begun yet. */
+  readonly fresh: readonly KindName[];
+  /** And of which those that somebody has. */
+  readonly begun: readonly KindName[];
+}
+
 /**
- * The jobs that something is due for and nobody works on, at most `limit`, each claimed for 10 s so that several sweeps
- * do not wake the same ones. Jobs that nobody has begun yet only of some kinds: those whose queue runs short. One
- * statement: what is read here is never acted on without being written.
+ * The jobs that something is due for and nobody works on, what was begun first, at most `limit`; each claimed for 10 s
+ * so that several sweeps do not wake the same ones. One statement: what is read here is never acted on without being
+ * written.
  */
-export async function claimDue(db: Db, limit: number, newOf: readonly KindName[]): Promise<DueJob[]> {
+export async function claimDue(db: Db, limit: number, { fresh, begun }: DueKinds): Promise<DueJob[]> {
   // Parts of their own: Postgres locks no rows of a union.
-  const parts = newOf.map(
-    (kind) => sql`select id from jobs where status = 'pending' and epoch = 0 and kind = ${kind} and due_at <= now()
+  const parts = [
+    sql`select id from jobs
+      where status in ('pending', 'processing') and epoch > 0 and due_at <= now()
+        and (lease_until is null or lease_until < now())
+        and kind in (select jsonb_array_elements_text(${JSON.stringify(begun)}::text::jsonb))
       order by due_at limit ${limit} for update skip locked`,
-  );
-  parts.push(sql`select id from jobs
-    where status in ('pending', 'processing') and epoch > 0 and due_at <= now()
-      and (lease_until is null or lease_until < now())
-    order by due_at limit ${limit} for update skip locked`);
+    ...fresh.map(
+      (kind) => sql`select id from jobs
+        where status = 'pending' and epoch = 0 and kind = ${kind} and due_at <= now()
+        order by due_at limit ${limit} for update skip locked`,
+    ),
+  ];
   const name = (part: number) => sql.identifier(`part_${part}`);
+  const named = parts.map((part, index) => sql`${name(index)} as (${part})`);
+  const ids = parts.map((_, index) => sql`select id from ${name(index)}`);
   const { rows } = await db.execute<DueJob & Record<string, unknown>>(sql`
-    with ${sql.join(
-      parts.map((part, index) => sql`${name(index)} as (${part})`),
-      sql`, `,
-    )}
-    update jobs set due_at = now() + interval '10 seconds'
-    where id in (${sql.join(
-      parts.map((_, index) => sql`select id from ${name(index)}`),
-      sql` union all `,
-    )})
+    with ${sql.join(named, sql`, `)}, due as (${sql.join(ids, sql` union all `)} limit ${limit})
+    update jobs set due_at = now() + interval '10 seconds' where id in (select id from due)
     returning id, kind, epoch`);
   return rows;
 }

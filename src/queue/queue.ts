@@ -63,6 +63,7 @@ export function openQueues(backend: Backend): Queues {
       await within(WAKE_TIMEOUT_MS, added);
     },
     async counts() {
+      if (!backend.connected()) throw new Error(`the queue (${backend.name}) is not connected`);
       const counting = Promise.all(
         KINDS.map(async (kind) => {
           const counts = await queueOf(kind).getJobCounts("waiting", "active", "prioritized");

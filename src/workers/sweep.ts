@@ -10,22 +10,35 @@ const SHORT = 200;
 /** A longer one may have lost what is older than all it holds: every so many rounds the oldest jobs are woken anyway. */
 const ALL_EVERY_ROUNDS = 30;
 
+export interface SweepOptions {
+  readonly kinds: readonly KindName[];
+  /** How many more jobs this worker can act on now. */
+  room(): number;
+  act(jobId: string): void;
+}
+
 /**
- * Wakes what is due and what everybody forgot: Postgres knows it, whatever the queue has lost. A queue that does not
- * answer is asked again a second later, and nothing is claimed for it meanwhile.
+ * Wakes what is due and what everybody forgot: Postgres knows it, whatever the queue has lost. The queue is a doorbell:
+ * while it does not answer, the sweep opens the door itself, for as many jobs as this worker can act on.
  */
-export function sweep({ db, queues, logger, metrics, reach }: Services): Loop {
+export function sweep({ db, queues, logger, metrics, reach }: Services, { kinds, room, act }: SweepOptions): Loop {
   let rounds = 0;
   let away = false;
   return repeat("sweep", logger, EVERY_MS, async () => {
     const counts = await queues.counts().catch((error: unknown) => {
-      if (!away) logger.warn({ err: error }, "the queue does not answer: nothing can be woken until it does");
+      if (!away) logger.warn({ err: error }, "the queue does not answer: what is due is swept until it does");
       return null;
     });
     away = counts === null;
-    if (!counts) return false;
+    if (!counts) {
+      const free = Math.min(room(), BATCH);
+      const mine = free > 0 ? await claimDue(db, free, { fresh: kinds, begun: kinds }) : [];
+      for (const { id } of mine) act(id);
+      metrics.swept.inc(mine.length);
+      return false;
+    }
     const isShort = (kind: KindName) => rounds % ALL_EVERY_ROUNDS === 0 || counts[kind].waiting < SHORT;
-    const due = await claimDue(db, BATCH, KINDS.filter(isShort));
+    const due = await claimDue(db, BATCH, { fresh: KINDS.filter(isShort), begun: KINDS });
     rounds++;
     for (const { id } of due) await reach("sweep.claimed", id);
     if (due.length > 0)

@@ -40,7 +40,9 @@ export function startWorker(
     // Each connection repeats it several times a second while the queue is away: every hundredth says enough.
     if (troubles++ % 100 === 0) services.logger.warn({ err: error, times: troubles }, "queue trouble");
   });
-  const loops = [watch(services), sweep(services), audit(services)];
+  const room = () => concurrency * kinds.length - working.size;
+  const act = (jobId: string) => void onWake(jobId);
+  const loops = [watch(services), sweep(services, { kinds, room, act }), audit(services)];
   let drained: Promise<void> | null = null;
   return {
     drain() {
