@@ -57,13 +57,15 @@ export interface SpineOptions {
   readonly speed?: number;
   /** The provider calls back: the public address is https, and the sandbox delivers to the API behind it. */
   readonly webhooks?: boolean;
+  /** Of a server of the test's own, which it may stop; it is left to the test. */
+  readonly databaseUrl?: string;
 }
 
 const LOG = makeLogger({ LOG_LEVEL: (process.env["TEST_LOG"] as Config["LOG_LEVEL"] | undefined) ?? "silent" }, "test");
 
 export async function startSpine(options: SpineOptions = {}): Promise<Spine> {
-  const { workers: count = 1, env = {}, speed = 10, webhooks = false } = options;
-  const database = await freshDatabase();
+  const { workers: count = 1, env = {}, speed = 10, webhooks = false, databaseUrl } = options;
+  const database = databaseUrl ? { url: databaseUrl, drop: async () => {} } : await freshDatabase();
   await prepareDatabase(database.url);
   const folder = await mkdtemp(join(tmpdir(), "darkroom-spine-"));
   const sandbox = await startSandbox({ speed });
