@@ -460,7 +460,7 @@ describe("what was planted", () => {
       count: 1,
       fresh: [{ job_id: ids.pending }],
     });
-    await sql`update jobs set due_at = now() - interval '7 minutes' where id = ${ids.running}`;
+    await sql`update jobs set epoch = epoch + 1, due_at = now() - interval '7 minutes' where id = ${ids.running}`;
     await shown(2);
     expect(error).toHaveBeenCalledTimes(2);
     expect(error.mock.calls[1]?.[0]).toMatchObject({ count: 2, fresh: [{ job_id: ids.running }] });

@@ -47,8 +47,11 @@ const QUEUE_OPTIONS = {
   streams: { events: { maxLen: 100 } },
 } as const;
 
-/** A claim that BullMQ believes in for 30 s; whether it still is one is decided by the job's lease in Postgres. */
-const WORKER_OPTIONS = { lockDuration: 30_000, stalledInterval: 15_000, maxStalledCount: 5, autorun: true } as const;
+/**
+ * A claim that BullMQ believes in for 8 s; whether it still is one is decided by the job's lease in Postgres. A worker that
+ * dies between the two blocks its entry, and every wake under the same id with it, for at most 12 s.
+ */
+const WORKER_OPTIONS = { lockDuration: 8_000, stalledInterval: 4_000, maxStalledCount: 5, autorun: true } as const;
 
 /** BullMQ's planner choices are wrong on stale statistics: without these it sorts the whole backlog for each claim. */
 const PLANNER = "-c enable_sort=off -c enable_seqscan=off -c enable_bitmapscan=off";
