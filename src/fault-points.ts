@@ -40,7 +40,7 @@ export interface AimedFault {
   readonly action: (typeof ACTIONS)[number];
 }
 
-export class FaultStruck extends Error {
+class FaultStruck extends Error {
   override readonly name = "FaultStruck";
 }
 

@@ -12,8 +12,6 @@ import {
   type RunEvent,
 } from "./run.ts";
 
-export { isMissing, type Run } from "./run.ts";
-
 /**
  * The lifecycle. `next(job, event)` is the only code that knows which state follows which. It is pure: time comes in
  * with the event. What is to be done in a state is agenda.ts. The diagram is docs/lifecycle.svg;

@@ -1,7 +1,8 @@
 import { SEND_WINDOW_MS } from "../../src/domain/absence.ts";
 import { type Step, stepsDue } from "../../src/domain/agenda.ts";
 import { type FailureCode, failure } from "../../src/domain/failure.ts";
-import { type Event, isMissing, type Job, next, type Run } from "../../src/domain/job.ts";
+import { type Event, type Job, next } from "../../src/domain/job.ts";
+import { isMissing, type Run } from "../../src/domain/run.ts";
 
 /**
  * The jobs of the model, moved by the real `next` and `stepsDue`. Time stands still at NOW and the past moves away

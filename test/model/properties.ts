@@ -1,5 +1,6 @@
-import { isEnded, isMissing, type Job } from "../../src/domain/job.ts";
+import { isEnded, type Job } from "../../src/domain/job.ts";
 import { settlement } from "../../src/domain/pricing.ts";
+import { isMissing } from "../../src/domain/run.ts";
 import type { Property, World } from "./setting.ts";
 import { CHARGED, type State, type Theirs } from "./state.ts";
 

@@ -69,7 +69,7 @@ export function search(world: World, withEdges = false): Found {
   return { states, story: null, edges, way };
 }
 
-export const TICK = "five seconds pass";
+const TICK = "five seconds pass";
 
 /** The states from which no state is reachable that is `good`: computed backwards from those that are. */
 export function hopeless({ states, edges }: Found, good: (state: State) => boolean): number[] {

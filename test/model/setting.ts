@@ -32,7 +32,7 @@ export interface Guards {
   readonly settleOnce: boolean;
 }
 
-export const ALL_GUARDS: Guards = {
+const ALL_GUARDS: Guards = {
   intent: true,
   lostAnswer: "unknown",
   sendWindow: true,
@@ -84,7 +84,7 @@ export interface Setting {
 }
 
 /** A lag of 5 s, and 15 s for an order that is on its way although its sender has heard of an error already. */
-export const IMAGE: Setting = {
+const IMAGE: Setting = {
   maxRebuys: 1,
   allowedRebuys: 1,
   maxAttempts: 2,

@@ -1,5 +1,5 @@
 import { provesAbsence, SEND_WINDOW_MS, SENDER_GRACE_MS } from "../../src/domain/absence.ts";
-import { isMissing, type Run } from "../../src/domain/job.ts";
+import { isMissing, type Run } from "../../src/domain/run.ts";
 import { NOW, type Told } from "./lifecycle.ts";
 import type { World } from "./setting.ts";
 import { learn, type State, stop } from "./state.ts";

@@ -1,4 +1,5 @@
-import { isEnded, isMissing } from "../../src/domain/job.ts";
+import { isEnded } from "../../src/domain/job.ts";
+import { isMissing } from "../../src/domain/run.ts";
 import { NOW, TICK_MS } from "./lifecycle.ts";
 import type { World } from "./setting.ts";
 import { learn, type Post, type State, type Theirs } from "./state.ts";
