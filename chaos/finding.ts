@@ -13,6 +13,7 @@ export const CHECKS = {
   orphans: "runs on the bill that are no runs of ours",
   unbilled: "runs of ours that the bill does not know",
   strangeRuns: "runs that were bought for another order",
+  misbooked: "runs of ours that came to something else on the bill, or still run there",
   duplicatePaidRuns: "second purchases without a failure before",
   unexplainedFailures: "jobs that ended otherwise than ordered, for no reason of the nemesis",
   crashes: "programs that ended by themselves",

@@ -2,7 +2,7 @@ import type { Finding } from "./finding.ts";
 import type { AssetRow, Delivery, Records } from "./records.ts";
 
 /** Compares what the API tells, what our rows say, what the store's own files are, and what a download brings. */
-export function checkOutputs({ assets, objects, deliveries }: Records): {
+export function checkOutputs({ assets, objects, deliveries, runs, bill }: Records): {
   readonly findings: Finding[];
   /** How many variants of a job were delivered with exactly their bytes; no entry: none. */
   readonly whole: ReadonlyMap<string, number>;
@@ -18,6 +18,13 @@ export function checkOutputs({ assets, objects, deliveries }: Records): {
     if (!object) findings.push({ check: "missingOutputs", jobId, detail: `${file} is not in the store` });
     else if (!same(object, asset))
       findings.push({ check: "corruptedOutputs", jobId, detail: `${file} is ${object.sha256}, not ${asset.sha256}` });
+  }
+  const runOf = new Map(runs.map((run) => [run.id, run]));
+  const madeOf = new Map(bill.map(({ id, sha256 }) => [id, sha256]));
+  for (const { jobId, runId, role, key, sha256 } of assets) {
+    const made = role === "output" ? madeOf.get(runOf.get(runId ?? "")?.providerRunId ?? "") : null;
+    if (made && made !== sha256)
+      findings.push({ check: "corruptedOutputs", jobId, detail: `${key} is ${sha256}, the provider made ${made}` });
   }
   for (const delivery of deliveries) {
     const { jobId, variant, file } = delivery;

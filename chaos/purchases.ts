@@ -1,8 +1,14 @@
 import type { Finding } from "./finding.ts";
 import { type BillLine, placeOf, type Records, type RunRow } from "./records.ts";
 
-/** Ends that the provider decided: what it ended itself may be bought again. */
-const FAILED_THERE = new Set(["failed", "aborted"]);
+/** What our word for the end of a run is on the bill. The other ends of ours may be any of theirs. */
+const BOOKED: Readonly<Record<string, readonly string[]>> = {
+  stored: ["succeeded"],
+  canceled: ["canceled", "aborted"],
+};
+
+/** What ended before it began, or is said to be worth another try, may be bought again. */
+const mayBeRepeated = ({ status, mayRetry }: BillLine) => status === "aborted" || (status === "failed" && mayRetry);
 
 /** Every line of the provider's bill against the runs that we know of. */
 export function checkPurchases({ orders, jobs, runs, bill }: Records): Finding[] {
@@ -24,6 +30,18 @@ export function checkPurchases({ orders, jobs, runs, bill }: Records): Finding[]
     }
     if (wanted !== keyOf.get(run.jobId))
       found.push({ check: "strangeRuns", jobId: run.jobId, detail: `${line.id} was bought for ${line.mark}` });
+    if (line.completedAt === null)
+      found.push({
+        check: "misbooked",
+        jobId: run.jobId,
+        detail: `${line.id} is ${line.status} and nobody waits for it`,
+      });
+    else if (BOOKED[run.status]?.includes(line.status) === false)
+      found.push({
+        check: "misbooked",
+        jobId: run.jobId,
+        detail: `${line.id} is ${line.status}, for us ${run.status}`,
+      });
     bought.set(placeOf(run), [...(bought.get(placeOf(run)) ?? []), line]);
   }
   for (const { jobId, providerRunId } of runs)
@@ -36,8 +54,7 @@ export function checkPurchases({ orders, jobs, runs, bill }: Records): Finding[]
     for (const [index, line] of lines.entries()) {
       const before = lines[index - 1];
       const mayFollow =
-        !before ||
-        (FAILED_THERE.has(before.status) && Date.parse(before.completedAt ?? "") <= Date.parse(line.createdAt));
+        !before || (mayBeRepeated(before) && Date.parse(before.completedAt ?? "") <= Date.parse(line.createdAt));
       if (!mayFollow)
         found.push({
           check: "duplicatePaidRuns",

@@ -43,6 +43,7 @@ export interface RunRow {
 /** A file as our rows know it. */
 export interface AssetRow extends StoredObject {
   readonly jobId: string | null;
+  readonly runId: string | null;
   readonly role: string;
 }
 
@@ -53,6 +54,10 @@ export interface BillLine {
   readonly completedAt: string | null;
   /** The mark of the order in the prompt that the provider was sent; null when its list does not show the run. */
   readonly mark: string | null;
+  /** The provider itself says that the same may be tried again. */
+  readonly mayRetry: boolean;
+  /** Of what the provider made, as its own address of it gives; null when it made nothing, or it was not fetched. */
+  readonly sha256: string | null;
 }
 
 /** A variant that the API calls delivered, or that our runs call stored. */
@@ -125,7 +130,7 @@ export async function readRecords(
     deliveries,
     drift: Math.max(drift.accounts, drift.credits),
     assets: await rows(sql`
-      select job_id as "jobId", role, storage_key as key, encode(sha256, 'hex') as sha256, bytes::int from assets`),
+      select job_id as "jobId", run_id as "runId", role, storage_key as key, encode(sha256, 'hex') as sha256, bytes::int from assets`),
     takeovers: await rows(sql`
       select job_id as "jobId", detail ->> 'worker' as worker, (extract(epoch from at) * 1000)::float8 as at
       from job_events where type = 'taken_over' and detail ->> 'worker' is not null`),
@@ -178,7 +183,14 @@ const bill = z.object({
 });
 const page = z.object({
   next: z.string().nullable(),
-  results: z.array(z.object({ id: z.string(), input: z.record(z.string(), z.unknown()) })),
+  results: z.array(
+    z.object({
+      id: z.string(),
+      input: z.record(z.string(), z.unknown()),
+      error: z.string().nullish(),
+      output: z.unknown(),
+    }),
+  ),
 });
 
 async function readBill(sandbox: string): Promise<BillLine[]> {
@@ -187,19 +199,37 @@ async function readBill(sandbox: string): Promise<BillLine[]> {
     return (await fetch(url, { headers, signal: AbortSignal.timeout(ANSWER_MS) })).json();
   };
   const { lines } = bill.parse(await ask(`${sandbox}/_sandbox/bill`));
-  const marks = new Map<string, string | null>();
+  const shown = new Map<string, Pick<BillLine, "mark" | "mayRetry" | "sha256">>();
+  const made = new Map<string, string>();
   let next: string | null = `${sandbox}/v1/predictions`;
   for (let pages = 0; next !== null && pages < MOST_PAGES; pages++) {
     const listed: z.infer<typeof page> = page.parse(await ask(next));
-    for (const { id, input } of listed.results) marks.set(id, markIn(String(input["prompt"])));
+    for (const { id, input, error, output } of listed.results) {
+      const mayRetry = /please retry/i.test(error ?? "");
+      shown.set(id, { mark: markIn(String(input["prompt"])), mayRetry, sha256: null });
+      const [address] = z.array(z.string()).catch([]).parse([output].flat());
+      if (address) made.set(id, address);
+    }
     next = listed.next;
   }
+  const every = Math.ceil(made.size / DOWNLOADED_JOBS);
+  await inTurns(
+    [...made].filter((_, index) => index % every === 0),
+    async ([id, address]) => {
+      const answer = await fetch(address, { signal: AbortSignal.timeout(ANSWER_MS) });
+      // Some are torn on purpose, each time they are fetched: those were never delivered.
+      const body = answer.ok ? await answer.arrayBuffer().catch(() => null) : null;
+      const known = shown.get(id);
+      if (body && known)
+        shown.set(id, { ...known, sha256: createHash("sha256").update(Buffer.from(body)).digest("hex") });
+    },
+  );
   return lines.map(({ id, status, created_at, completed_at }) => ({
     id,
     status,
     createdAt: created_at,
     completedAt: completed_at,
-    mark: marks.get(id) ?? null,
+    ...(shown.get(id) ?? { mark: null, mayRetry: false, sha256: null }),
   }));
 }
 

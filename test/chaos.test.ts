@@ -119,6 +119,8 @@ const line = {
   createdAt: "2026-01-01T00:00:00Z",
   completedAt: "2026-01-01T00:00:03Z",
   mark: order.mark,
+  mayRetry: false,
+  sha256: null,
 };
 const again = { id: "p2", createdAt: "2026-01-01T00:00:05Z" };
 const grant = { jobId: null, user: "ann", type: "grant", amount: 200 };
@@ -128,8 +130,8 @@ const [file, file1] = [
   { key: "1.webp", sha256: "bb", bytes: 11 },
 ];
 const torn = { ...file1, sha256: "cc" };
-const asset = { ...file, jobId: "job", role: "output" };
-const asset1 = { ...file1, jobId: "job", role: "output" };
+const asset = { ...file, jobId: "job", runId: "run", role: "output" };
+const asset1 = { ...file1, jobId: "job", runId: "run1", role: "output" };
 const delivery = { jobId: "job", variant: 0, file, downloaded: { sha256: "aa", bytes: 10 } };
 const delivery1 = { jobId: "job", variant: 1, file: file1, downloaded: null };
 const kill: Struck = { atMs: 0, at: 1_000, type: "kill_worker", forMs: 0, pid: 71, what: "kill -9 worker-1" };
@@ -163,8 +165,13 @@ test("the check finds nothing in good records", () => {
 });
 
 test("a second purchase after a failure of the provider is in order", () => {
-  const bill = [...good.bill.map((each) => ({ ...each, status: "failed" })), { ...line, ...again }];
-  expect(check({ ...good, bill, runs: [...good.runs, { ...run, id: "run2", providerRunId: "p2" }] })).toEqual([]);
+  const failed = { ...line, status: "failed", mayRetry: true };
+  const runs = [{ ...run, status: "failed" }, ...good.runs.slice(1), { ...run, id: "run2", providerRunId: "p2" }];
+  const bill = [failed, { ...line, id: "p1" }, { ...line, ...again }];
+  expect(check({ ...good, bill, runs })).toEqual([]);
+  // Not when trying again cannot help.
+  const final = [{ ...failed, mayRetry: false }, ...bill.slice(1)];
+  expect(check({ ...good, bill: final, runs }).map((finding) => finding.check)).toEqual(["duplicatePaidRuns"]);
 });
 
 test("who ordered more than a user has may be refused, and who cancels takes what comes", () => {
@@ -257,6 +264,27 @@ test.each<[CheckName, string, Partial<Records>]>([
   ["corruptedOutputs", "another file than the row says", { deliveries: [delivery, { ...delivery1, file: torn }] }],
   ["corruptedOutputs", "a torn download", { deliveries: [{ ...delivery, downloaded: torn }, delivery1] }],
   ["corruptedOutputs", "a torn thumbnail", { assets: [asset, asset1, { ...asset, role: "thumbnail", bytes: 9 }] }],
+  [
+    "corruptedOutputs",
+    "another picture than was bought",
+    {
+      bill: [
+        { ...line, sha256: "ff" },
+        { ...line, id: "p1" },
+      ],
+    },
+  ],
+  [
+    "misbooked",
+    "a run that still goes on there",
+    {
+      bill: [
+        { ...line, completedAt: null },
+        { ...line, id: "p1" },
+      ],
+    },
+  ],
+  ["misbooked", "one that we call canceled", { runs: [{ ...run, status: "canceled" }, ...good.runs.slice(1)] }],
   ["orphans", "a run that nobody knows", { bill: [...good.bill, { ...line, ...again }] }],
   ["unbilled", "a run that was never sold", { bill: [line] }],
   ["strangeRuns", "another order's run", { bill: [line, { ...line, id: "p1", mark: "order 0001 of seed 1." }] }],
