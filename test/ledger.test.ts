@@ -376,28 +376,39 @@ describe("the right to act on a job", () => {
   test("is one worker's at a time, and passes on when that one falls silent", async () => {
     const id = (await accept({ userId: "lease", credits: 1 }))?.jobId as string;
     const claims = (await Promise.all(Array.from({ length: 10 }, () => claim(db, id, "tester")))).filter(
-      (claimed) => claimed !== null,
+      (claimed) => claimed !== null && claimed !== "suspect",
     );
     expect(claims).toHaveLength(1);
     const [first] = claims;
     if (!first) throw new Error("nobody got it");
     expect(await renew(db, [{ jobId: id, epoch: first.epoch }])).toEqual(new Set([id]));
     await sql`update jobs set lease_until = now() - interval '1 second' where id = ${id}`;
-    const second = await claim(db, id, "tester");
-    expect(second?.epoch).toBe(first.epoch + 1);
+    const second = await claim(db, id, "another");
+    if (!second || second === "suspect") throw new Error("not claimed");
+    expect(second).toMatchObject({ epoch: first.epoch + 1, vanished: ["tester"] });
     // The first one wakes up: its decisions are refused, its lease is not prolonged, and it cannot let go of what it lost.
     await expect(
       apply(db, id, [{ type: "intended", at: new Date(), run: run(uuidv7(), 0) }], { epoch: first.epoch }),
     ).rejects.toThrow(LeaseLost);
     expect(await renew(db, [{ jobId: id, epoch: first.epoch }])).toEqual(new Set());
     expect(await release(db, id, first)).toBe(false);
-    expect((await loadJob(db, id))?.epoch).toBe(second?.epoch);
+    expect((await loadJob(db, id))?.epoch).toBe(second.epoch);
+
+    // Two vanished: from now on it is a suspect, and taken only by who wants one, until something is learned.
+    const lapse = () => sql`update jobs set lease_until = now() - interval '1 second' where id = ${id}`;
+    await lapse();
+    expect(await claim(db, id, "third", { suspects: false })).toBe("suspect");
+    expect(await claim(db, id, "third")).toMatchObject({ vanished: ["tester", "another"] });
+    await lapse();
+    expect(await claim(db, id, "third", { suspects: false })).toBe("suspect");
+    await apply(db, id, [{ type: "claimed", at: new Date() }]);
+    expect(await claim(db, id, "third", { suspects: false })).toMatchObject({ vanished: [] });
   });
 
   test("is not let go while there is news", async () => {
     const id = (await accept({ userId: "news", credits: 1 }))?.jobId as string;
     const held = await claim(db, id, "tester");
-    if (!held) throw new Error("not claimed");
+    if (!held || held === "suspect") throw new Error("not claimed");
     await apply(db, id, [{ type: "claimed", at: new Date() }]);
     expect(await release(db, id, held)).toBe(false);
     const fresh = await loadJob(db, id);

@@ -139,16 +139,27 @@ export async function apply(
   });
 }
 
+/** Of so many workers that vanished, one could have been chance: the job is suspected of killing them. */
+const SUSPECT_AFTER = 2;
+
 /**
- * Takes the right to act on a job: null when it has ended or another worker has it. A lease that lapsed tells that its
- * worker is dead or stands still: that is counted, and noted with the worker's name. Should this one vanish too, the
- * sweep comes as soon as its lease lapses.
+ * Takes the right to act on a job. Null when it has ended or another worker has it; "suspect", and not taken, when it is
+ * one and none is wanted. A lease that lapsed tells that its worker is dead or stands still: that is counted, and noted
+ * with the worker's name. Should this one vanish too, the sweep comes as soon as its lease lapses.
  */
-export async function claim(db: Db, jobId: string, worker: string): Promise<JobRecord | null> {
-  const claimed = await db.execute<{ epoch: number }>(sql`
+export async function claim(
+  db: Db,
+  jobId: string,
+  worker: string,
+  { suspects }: { suspects: boolean } = { suspects: true },
+): Promise<JobRecord | "suspect" | null> {
+  const { rows } = await db.execute<{ epoch: number | null; suspect: boolean | null }>(sql`
     with held as (
       -- One that takes up its own again was only cut off from the database for a while.
-      select id, case when worker is distinct from ${worker} then lease_until end as lapsed, worker as gone from jobs
+      select id, case when worker is distinct from ${worker} then lease_until end as lapsed, worker as gone,
+        cardinality(vanished) + case when worker is distinct from ${worker} and lease_until is not null then 1 else 0 end
+          >= ${SUSPECT_AFTER} as suspect
+      from jobs
       where id = ${jobId} and status in ('pending', 'processing') and (lease_until is null or lease_until < now())
       for update),
     taken as (
@@ -157,17 +168,19 @@ export async function claim(db: Db, jobId: string, worker: string): Promise<JobR
         due_at = least(due_at, now() + make_interval(secs => ${LEASE_SECONDS})),
         version = version + case when held.lapsed is null then 0 else 1 end,
         vanished = case when held.lapsed is null then vanished else array_append(vanished, held.gone) end
-      from held where jobs.id = held.id
+      from held where jobs.id = held.id and (${suspects} or not held.suspect)
       returning jobs.id, jobs.epoch, jobs.version, held.lapsed, held.gone),
     noted as (
       insert into job_events (job_id, version, type, detail, at)
       select id, version, 'taken_over',
         jsonb_build_object('worker', gone, 'leaseUntil', lapsed, 'by', ${worker}::text), now()
       from taken where lapsed is not null)
-    select epoch from taken`);
-  const record = claimed.rowCount ? await loadJob(db, jobId) : null;
+    select (select epoch from taken) as epoch, (select suspect from held) as suspect`);
+  const [row] = rows;
+  if (row?.epoch == null) return row?.suspect && !suspects ? "suspect" : null;
+  const record = await loadJob(db, jobId);
   // Slept in between, and another worker has taken over: its epoch is not ours.
-  return record?.epoch === claimed.rows[0]?.epoch ? record : null;
+  return record?.epoch === row.epoch ? record : null;
 }
 
 /** Prolongs leases; returns the ids of those that are still ours. */

@@ -15,11 +15,7 @@ const RENEW_EVERY_MS = 3_000;
 export interface Leases {
   /** Of this process and no other, ever: a host may start one with the same pid again. */
   readonly worker: string;
-  /**
-   * False, and not held: the job is suspected of having killed a worker, and another suspect is worked on here. Two
-   * are never worked on side by side, so that one that is guilty cannot drag an innocent one along again and again.
-   */
-  hold(jobId: string, epoch: number, suspect: boolean): boolean;
+  hold(jobId: string, epoch: number): void;
   drop(jobId: string, epoch: number): void;
   readonly size: number;
   stop(): void;
@@ -27,7 +23,6 @@ export interface Leases {
 
 export function keepLeases(db: Db, logger: Logger): Leases {
   const held = new Map<string, number>();
-  let suspect: string | null = null;
   const worker = `${hostname()}:${process.pid}:${randomBytes(4).toString("hex")}`;
   const tick = async () => {
     const leases = [...held].map(([jobId, epoch]) => ({ jobId, epoch }));
@@ -43,16 +38,8 @@ export function keepLeases(db: Db, logger: Logger): Leases {
   void tick();
   return {
     worker,
-    hold(jobId, epoch, isSuspect) {
-      if (isSuspect && suspect !== null) return false;
-      if (isSuspect) suspect = `${jobId} ${epoch}`;
-      held.set(jobId, epoch);
-      return true;
-    },
-    drop(jobId, epoch) {
-      if (suspect === `${jobId} ${epoch}`) suspect = null;
-      if (held.get(jobId) === epoch) held.delete(jobId);
-    },
+    hold: (jobId, epoch) => void held.set(jobId, epoch),
+    drop: (jobId, epoch) => void (held.get(jobId) === epoch && held.delete(jobId)),
     get size() {
       return held.size;
     },

@@ -5,6 +5,7 @@ import { advance } from "./advance.ts";
 import { audit } from "./audit.ts";
 import { keepLeases } from "./leases.ts";
 import type { Services } from "./services.ts";
+import { lineUpSuspects } from "./suspects.ts";
 import { sweep } from "./sweep.ts";
 import { watch } from "./watch.ts";
 
@@ -28,13 +29,16 @@ export function startWorker(
   const leases = keepLeases(services.db, services.logger);
   const working = new Set<Promise<void>>();
   const onWake = (jobId: string): Promise<void> => {
-    const work = advance(services, leases, jobId).finally(() => {
-      working.delete(work);
-      services.metrics.leases.set(leases.size);
-    });
+    const work = advance(services, leases, jobId, { suspects: false })
+      .then((came) => void (came === "suspect" && suspects.add(jobId)))
+      .finally(() => {
+        working.delete(work);
+        services.metrics.leases.set(leases.size);
+      });
     working.add(work);
     return work;
   };
+  const suspects = lineUpSuspects(async (jobId) => void (await advance(services, leases, jobId, { suspects: true })));
   let troubles = 0;
   const consumer = consume(backend, kinds, concurrency, onWake, (error) => {
     // Each connection repeats it several times a second while the queue is away: every hundredth says enough.
@@ -48,7 +52,7 @@ export function startWorker(
     drain() {
       drained ??= (async () => {
         await Promise.all([consumer.close(), ...loops.map((loop) => loop.stop())]);
-        await Promise.all(working);
+        await Promise.all([...working, suspects.stop()]);
         leases.stop();
       })();
       return drained;
