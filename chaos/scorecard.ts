@@ -146,7 +146,7 @@ function scoreLine(card: Scorecard): string {
       `${card.providerOutages} provider outages`,
     `lost ${card.lost} stuck ${card.stuck} dup-charge ${card.duplicateCharges} dup-paid ${card.duplicatePaidRuns} ` +
       `orphan ${card.orphans} drift ${card.ledgerDrift} corrupted ${card.corruptedOutputs}`,
-    `recovery ${recovery(card)}`,
+    `recovery ${recovery(card)}; with Postgres and queue in reach max ${seconds(card.clearRecoveryMaxMs)}`,
     ...(card.plantedBugs === null ? [] : [`planted bugs ${card.plantedCaught}/${card.plantedBugs}`]),
     card.ok ? "ok" : "NOT OK",
   ].join(" | ");
@@ -161,7 +161,7 @@ function clearRecovery({ clearRecoveryP50Ms, clearRecoveryP99Ms, clearRecoveryMa
 }
 
 function inSeconds(...times: readonly (number | null)[]): string {
-  const [p50, p99, max] = times.map((ms) => (ms === null ? "-" : `${(ms / 1_000).toFixed(1)} s`));
+  const [p50, p99, max] = times.map(seconds);
   return `p50 ${p50} p99 ${p99} max ${max}`;
 }
 
@@ -173,4 +173,8 @@ function countBy(words: readonly string[]): Record<string, number> {
   const counts: Record<string, number> = {};
   for (const word of words) counts[word] = (counts[word] ?? 0) + 1;
   return counts;
+}
+
+function seconds(ms: number | null): string {
+  return ms === null ? "-" : `${(ms / 1_000).toFixed(1)} s`;
 }
