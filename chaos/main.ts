@@ -11,7 +11,7 @@ import type { Struck } from "./nemesis.ts";
 import { type Options, readOptions, USAGE } from "./options.ts";
 import { isProof, plantedCard, plantedLine, runPlanted } from "./planted/planted.ts";
 import { runChaos } from "./run.ts";
-import { printScorecard } from "./scorecard.ts";
+import { printScorecard, scoreLine } from "./scorecard.ts";
 
 /** Of the nemesis, when something is off. */
 const ACTIONS_SHOWN = 200;
@@ -53,20 +53,40 @@ async function main(): Promise<number> {
   try {
     const { planted: bugs, runs } = options;
     const inside = { folder: join(folder, "planted"), halted: halt.signal, print };
-    const planted = bugs.length > 0 ? await finish(runPlanted({ bugs, ...inside })) : null;
-    if (planted) print(plantedLine(planted));
-    const proven = planted === null || isProof(planted);
-    if (planted && !runs) {
-      keep = !proven;
-      await writeJson(options, plantedCard(planted));
-      return proven ? 0 : 1;
+    const plant = async () => {
+      if (bugs.length === 0) return null;
+      const planted = await finish(runPlanted({ bugs, ...inside }));
+      print(plantedLine(planted));
+      return planted;
+    };
+    if (!runs) {
+      const planted = await plant();
+      keep = planted !== null && !isProof(planted);
+      await writeJson(options, planted ? plantedCard(planted) : {});
+      return keep ? 1 : 0;
     }
-    const run = { seed, jobs, seconds, redis, folder, halted: halt.signal, print, onStruck };
-    const { card, findings } = await finish(runChaos({ ...run, ...(planted && { planted }) }));
-    keep = !(card.ok && proven);
+    const run = { seed, jobs, seconds, redis, folder: join(folder, "run"), halted: halt.signal, print, onStruck };
+    await mkdir(run.folder);
+    const { card, findings } = await finish(runChaos(run));
+    keep = !card.ok;
     await writeJson(options, card);
     if (findings.length > 0) await printStruck(options, struck);
     printScorecard(card, print);
+    if (bugs.length === 0) return keep ? 1 : 0;
+
+    // What found nothing must be able to find something.
+    print(`\nplanting ${bugs.length} bugs, one at a time, to see whether they are found (--planted none: not)`);
+    const planted = await plant();
+    const proven = planted !== null && isProof(planted);
+    const whole = {
+      ...card,
+      ok: card.ok && proven,
+      plantedBugs: planted?.bugs ?? null,
+      plantedCaught: planted?.caught ?? null,
+    };
+    keep = !whole.ok;
+    await writeJson(options, whole);
+    print(scoreLine(whole));
     return keep ? 1 : 0;
   } catch (error) {
     halt.abort();

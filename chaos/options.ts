@@ -16,7 +16,8 @@ npm run chaos -- --planted [NAME] [--json FILE]
   --seconds N     the same more finely, 5 to 14400; 30
   --queue NAME    where the queue is kept; redis where there is one, otherwise postgres
   --planted NAME  plants that bug into a copy of the project, or all of them without a name, and says whether the
-                  check finds it; together with --jobs, --minutes or --seconds before the ordinary run
+                  check finds it; together with --jobs, --minutes or --seconds after the ordinary run. With
+                  --minutes all of them are planted (five minutes more) unless it says --planted none
   --json FILE     also write the scorecard, for programs
 `;
 
@@ -51,7 +52,7 @@ export function readOptions(args: string[], env: Readonly<Record<string, string 
     jobs: whole("--jobs", given.jobs, 1, 20_000) ?? 60,
     seconds: seconds ?? (minutes === null ? 30 : minutes * 60),
     redis: queue === "redis" ? redis : null,
-    planted: bugsOf(given.planted),
+    planted: bugsOf(given.planted ?? (minutes === null ? NONE : ALL)),
     runs: given.planted === undefined || [given.jobs, given.minutes, given.seconds].some((each) => each !== undefined),
     // npm runs scripts in the project's folder; paths are meant from where they were typed.
     json: given.json === undefined ? null : resolve(env["INIT_CWD"] || process.cwd(), given.json),
@@ -59,9 +60,10 @@ export function readOptions(args: string[], env: Readonly<Record<string, string 
 }
 
 const ALL = "all";
+const NONE = "none";
 
-function bugsOf(name: string | undefined): readonly Bug[] {
-  if (name === undefined) return [];
+function bugsOf(name: string): readonly Bug[] {
+  if (name === NONE) return [];
   const bugs = BUGS.filter((bug) => name === ALL || bug.name === name);
   if (bugs.length > 0) return bugs;
   throw new BadOption(`There is no bug "${name}" to plant, only: ${BUGS.map((bug) => bug.name).join(", ")}.`);

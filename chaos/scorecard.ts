@@ -136,7 +136,7 @@ export function printScorecard(card: Scorecard, print: (line?: string) => void):
   print(scoreLine(card));
 }
 
-function scoreLine(card: Scorecard): string {
+export function scoreLine(card: Scorecard): string {
   const flushed = card.queue === "redis" ? "FLUSHALL" : "emptied queues";
   return [
     `seed ${card.seed}`,

@@ -170,14 +170,14 @@ export const MONEY_BUGS: readonly Bug[] = [
       },
       {
         file: "src/db/jobs.ts",
-        find: "/** Prolongs leases; returns the ids of those that are still ours. */",
+        find: "async function writeJob(",
         replace: `export async function settle(db: Db, { job, credits }: JobRecord): Promise<void> {
   await db.execute(sql\`select settle_job(\${job.id}, \${settlement(job, credits).kept})\`);
 }
 
-/** Prolongs leases; returns the ids of those that are still ours. */`,
+async function writeJob(`,
       },
-      { file: "src/workers/advance.ts", find: "loadJob, release,", replace: "loadJob, release, settle," },
+      { file: "src/workers/advance.ts", find: "loadJob, timeBy }", replace: "loadJob, settle, timeBy }" },
       {
         file: "src/workers/advance.ts",
         find: "record = await loadJob(db, jobId);",

@@ -1,6 +1,6 @@
 import type { Bug } from "./bug.ts";
 
-const JOBS = "src/db/jobs.ts";
+const LEASES = "src/db/leases.ts";
 
 /** What must come back by itself: leases, sweeps, looks, deadlines, cancels, connections. */
 export const RECOVERY_BUGS: readonly Bug[] = [
@@ -29,7 +29,7 @@ export const RECOVERY_BUGS: readonly Bug[] = [
     says: "the sweep marks what is due as done and wakes it then",
     patches: [
       {
-        file: JOBS,
+        file: LEASES,
         find: "    update jobs set due_at = now() + ",
         replace: "    update jobs set due_at = null::timestamptz + ",
       },
@@ -42,7 +42,7 @@ export const RECOVERY_BUGS: readonly Bug[] = [
     says: "a job whose lease somebody holds is never claimed, however long ago that was",
     patches: [
       {
-        file: JOBS,
+        file: LEASES,
         find: "and (lease_until is null or lease_until < now())\n      for update),",
         replace: "and lease_until is null\n      for update),",
       },
@@ -68,7 +68,7 @@ export const RECOVERY_BUGS: readonly Bug[] = [
     says: "a job that is given back with work left undone has no time at which somebody comes back",
     patches: [
       {
-        file: JOBS,
+        file: LEASES,
         find: `due_at = least(greatest(due_at, now() + interval '1 second'),
                                                    now() + make_interval(secs => \${retryInMs} / 1000.0))`,
         replace: `due_at = case when \${retryInMs}::int > 0 then null else now() end`,

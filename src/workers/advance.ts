@@ -1,4 +1,5 @@
-import { claim, giveUp, type JobRecord, LeaseLost, loadJob, release, timeBy } from "../db/jobs.ts";
+import { type JobRecord, LeaseLost, loadJob, timeBy } from "../db/jobs.ts";
+import { claim, giveUp, release } from "../db/leases.ts";
 import { countDead } from "../db/workers.ts";
 import { type Step, stepsDue } from "../domain/agenda.ts";
 import { isEnded } from "../domain/job.ts";

@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import { hostname } from "node:os";
 import type { Logger } from "pino";
 import type { Db } from "../db/client.ts";
-import { renew } from "../db/jobs.ts";
+import { renew } from "../db/leases.ts";
 import { notePresence } from "../db/workers.ts";
 
 /** A third of the lease: two renewals may fail before another worker takes over. */

@@ -1,4 +1,4 @@
-import { claimDue, unclaimDue } from "../db/jobs.ts";
+import { claimDue, unclaimDue } from "../db/leases.ts";
 import { KINDS, type KindName } from "../domain/kinds/kind.ts";
 import { type Loop, repeat } from "./loop.ts";
 import type { Services } from "./services.ts";
