@@ -23,4 +23,4 @@ alter table runs add column readings int not null default 0;
 -- queue has too few entries left: then it has lost them.
 create index jobs_due_begun on jobs (due_at) where status in ('pending', 'processing') and epoch > 0;
 create index jobs_due_new on jobs (kind, due_at) where status = 'pending' and epoch = 0;
-drop index jobs_due;
+-- jobs_due stays: the audit reads by it, and so do workers of the release before while they are replaced.

@@ -380,6 +380,14 @@ describe("what was planted", () => {
     ],
     [
       "job_overdue",
+      "a job is swept again and again, and nobody comes",
+      () => `update jobs set epoch = epoch + 1, due_at = now() + interval '9 seconds' where id = '${ids.pending}';
+             insert into job_events (job_id, version, type, at)
+             values ('${ids.pending}', 99, 'claimed', now() - interval '16 minutes')`,
+      () => ({ job_id: ids.pending, status: "pending" }),
+    ],
+    [
+      "job_overdue",
       "nothing will ever move a job",
       () => `update jobs set due_at = null where id = '${ids.pending}'`,
       () => ({ job_id: ids.pending, due_at: null }),

@@ -47,6 +47,28 @@ test("migrating again changes nothing, and two at once take turns", async () => 
   await disconnect(db);
 });
 
+test("a migration that must wait for a table lets the others go on meanwhile", async () => {
+  const own = await freshDatabase();
+  const other = postgres(own.url, { max: 2, onnotice: () => {} });
+  await other`drop index jobs_ended`;
+  await other`drop table audit_state`;
+  await other`delete from schema_migrations where name like '0007%'`;
+  const busy = await other.reserve();
+  await busy`begin`;
+  await busy`lock table jobs in row exclusive mode`;
+  const migrating = migrate(own.url);
+  // It waits for the table by now, and whoever comes after it waits for it: half a second, and not for the transaction.
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  const startedAt = performance.now();
+  await other`update jobs set model = model`;
+  expect(performance.now() - startedAt).toBeLessThan(2_000);
+  await busy`commit`;
+  busy.release();
+  expect(await migrating).toEqual(["0007_audit.sql"]);
+  await other.end({ timeout: 5 });
+  await own.drop();
+});
+
 test("a migration that was changed after it ran is refused", async () => {
   await sql`update schema_migrations set sha256 = 'other' where name like '0001%'`;
   await expect(migrate(database.url)).rejects.toThrow(/0001_apps.sql was changed after it was applied/);

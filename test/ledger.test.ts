@@ -7,6 +7,7 @@ import { balanceOf, grant, ledgerDrift } from "../src/db/credits.ts";
 import { apply, LeaseLost, loadJob } from "../src/db/jobs.ts";
 import { claim, claimDue, release, renew, unclaimDue } from "../src/db/leases.ts";
 import { saveApps } from "../src/db/migrate.ts";
+import { countDead, notePresence } from "../src/db/workers.ts";
 import type { App } from "../src/domain/app.ts";
 import { failure } from "../src/domain/failure.ts";
 import { KINDS } from "../src/domain/kinds/kind.ts";
@@ -404,6 +405,24 @@ describe("the right to act on a job", () => {
     expect(await claim(db, id, "third", { suspects: false })).toBe("suspect");
     await apply(db, id, [{ type: "claimed", at: new Date() }]);
     expect(await claim(db, id, "third", { suspects: false })).toMatchObject({ vanished: [] });
+  });
+
+  test("is not denied a job because of workers that were only cut off, or of whom nobody can tell", async () => {
+    const all = ["dead", "alive", "lately", "asking"];
+    await sql`delete from workers`;
+    for (const worker of all) await notePresence(db, worker);
+    const seen = (worker: string, ago: string) =>
+      sql`update workers set seen_at = now() - ${ago}::interval, since = now() - interval '1 hour' where id = ${worker}`;
+    await seen("dead", "21 seconds");
+    // It has only just come itself.
+    expect(await countDead(db, "asking", ["dead", "alive"])).toBeNull();
+    await seen("asking", "1 second");
+    expect(await countDead(db, "asking", ["dead", "alive", "dead", "never seen"])).toBe(2);
+    await seen("lately", "10 seconds");
+    expect(await countDead(db, "asking", ["dead", "lately"])).toBeNull();
+    // The database was away for everybody, and is back this instant.
+    for (const worker of all) await seen(worker, "5 minutes");
+    expect(await countDead(db, "asking", ["dead", "alive"])).toBeNull();
   });
 
   test("is not let go while there is news", async () => {

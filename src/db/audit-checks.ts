@@ -197,12 +197,19 @@ export const CHECKS: readonly Check[] = [
   {
     name: "job_overdue",
     // A lapsed lease alone is none: its worker may have died when all that was left to do was to wait for the provider.
-    never: "a live job that was due 5 minutes ago and nobody works on, or that nothing and nobody will ever move",
+    // Nor is due_at enough: each round of a sweep moves it, whether or not anybody comes. What only a worker or the
+    // provider can write is the next fact.
+    never:
+      "a live job that was due 5 minutes ago, or has had work for 15, and nobody does it; or that nothing will ever move",
     query: `select id as job_id, status, due_at, lease_until from the_jobs j
       where status in ${LIVE_JOB} and (
         -- What nobody has begun yet may wait in a backlog; past its deadline that ends.
         (due_at < now() - interval '5 minutes' and (epoch > 0 or deadline_at < now() - interval '5 minutes')
           and coalesce(lease_until < now() - interval '5 minutes', true))
+        or (epoch > 0 and coalesce(lease_until < now() - interval '5 minutes', true)
+          and not exists (select from the_runs r where r.job_id = j.id and (r.next_look_at is not null
+            or r.not_before > now() - interval '5 minutes'))
+          and (select at from job_events e where e.job_id = j.id order by version desc limit 1) < now() - interval '15 minutes')
         or (due_at is null and coalesce(lease_until < now() - interval '5 minutes', true)
           and not exists (select from the_runs r where r.job_id = j.id and r.status in ${LIVE_RUN})))`,
   },

@@ -53,14 +53,19 @@ export async function claim(
   return record?.epoch === row.epoch ? record : null;
 }
 
-/** Prolongs leases; returns the ids of those that are still ours. */
+/**
+ * Prolongs leases; returns the ids of those that were. A job whose row is locked is being written, perhaps by a fact that
+ * waits for an account: it is passed over, so that it does not hold up all the others.
+ */
 export async function renew(db: Db, leases: readonly { jobId: string; epoch: number }[]): Promise<Set<string>> {
   const held = JSON.stringify(leases.map(({ jobId, epoch }) => ({ id: jobId, epoch })));
   const renewed = await db.execute<{ id: string }>(sql`
     update jobs set lease_until = now() + make_interval(secs => ${LEASE_SECONDS})
-    from jsonb_to_recordset(${held}::text::jsonb) as held(id uuid, epoch int)
-    where jobs.id = held.id and jobs.epoch = held.epoch and lease_until is not null
-    returning jobs.id`);
+    where id in (
+      select jobs.id from jobs join jsonb_to_recordset(${held}::text::jsonb) as held(id uuid, epoch int)
+        on jobs.id = held.id and jobs.epoch = held.epoch
+      where lease_until is not null for update of jobs skip locked)
+    returning id`);
   return new Set(renewed.rows.map((row) => row.id));
 }
 
@@ -75,7 +80,7 @@ export async function release(
 ): Promise<boolean> {
   const due = dueAt(held.job);
   const released = await db.execute(sql`
-    update jobs set lease_until = null, due_at = ${due?.toISOString() ?? null}::timestamptz
+    update jobs set lease_until = null, worker = null, due_at = ${due?.toISOString() ?? null}::timestamptz
     where id = ${jobId} and epoch = ${held.epoch} and version = ${held.version} returning id`);
   return released.rowCount === 1;
 }
@@ -83,7 +88,7 @@ export async function release(
 /** Gives the right back with work left undone: the sweep wakes the job after `retryInMs`, or when something else is due. */
 export async function giveUp(db: Db, jobId: string, epoch: number, retryInMs: number): Promise<void> {
   await db.execute(sql`
-    update jobs set lease_until = null, due_at = least(greatest(due_at, now() + interval '1 second'),
+    update jobs set lease_until = null, worker = null, due_at = least(greatest(due_at, now() + interval '1 second'),
                                                    now() + make_interval(secs => ${retryInMs} / 1000.0))
     where id = ${jobId} and epoch = ${epoch} and status in ('pending', 'processing')`);
 }

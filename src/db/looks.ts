@@ -60,7 +60,7 @@ export async function claimLooks(db: Db, limit: number): Promise<DueLook[]> {
 
 export interface Looked {
   readonly runId: string;
-  /** Milliseconds from now until the next look; null: it is not looked at any more. */
+  /** Milliseconds from now until the next look; null: it is not looked for any more, unless it has turned up meanwhile. */
   readonly nextInMs: number | null;
   readonly progress: number | null;
   /** False when the provider gave no usable answer: the look does not count, and progress stays. */
@@ -89,7 +89,8 @@ export async function noteLooks(db: Db, looked: readonly Looked[]): Promise<void
       looks = looks - case when seen.answered then 0 else 1 end,
       readings = readings + case when seen.unlisted then 1 else 0 end,
       progress = coalesce(greatest(seen.progress, runs.progress), runs.progress),
-      next_look_at = case when next_look_at <= now() then next_look_at else now() + make_interval(secs => seen.next / 1000.0) end
+      next_look_at = case when next_look_at <= now() or (seen.next is null and status <> 'failed') then next_look_at
+                          else now() + make_interval(secs => seen.next / 1000.0) end
     from jsonb_to_recordset(${rows}::text::jsonb) as seen(id uuid, next float8, progress real, answered boolean, unlisted boolean)
     where runs.id = seen.id and runs.next_look_at is not null`);
 }

@@ -28,15 +28,41 @@ export async function migrate(databaseUrl: string): Promise<string[]> {
       if (known === sha256) continue;
       if (known)
         throw new Error(`migrations/${name} was changed after it was applied. Restore it and add a new file instead.`);
-      await client.query("begin");
-      await client.query(text);
-      await client.query("insert into schema_migrations (name, sha256) values ($1, $2)", [name, sha256]);
-      await client.query("commit");
+      await apply(client, { name, text, sha256 });
       ran.push(name);
     }
     return ran;
   });
 }
+
+/** Whoever waits for the lock of a table holds up everybody behind him: so no longer than this at a time, */
+const LOCK_TIMEOUT_MS = 500;
+/** and with pauses in which the others go on, for five minutes. */
+const LOCK_TRIES = 200;
+const LOCK_PAUSE_MS = 1_000;
+
+async function apply(client: pg.Client, { name, text, sha256 }: Migration): Promise<void> {
+  for (let tries = 1; ; tries++) {
+    try {
+      await client.query(`begin; set local lock_timeout = ${LOCK_TIMEOUT_MS}`);
+      await client.query(text);
+      await client.query("insert into schema_migrations (name, sha256) values ($1, $2)", [name, sha256]);
+      await client.query("commit");
+      return;
+    } catch (error) {
+      await client.query("rollback");
+      if (!(error instanceof pg.DatabaseError && error.code === LOCK_NOT_AVAILABLE)) throw error;
+      if (tries === LOCK_TRIES)
+        throw new Error(
+          `migrations/${name} waited five minutes for a lock: something reads or writes without end (a backup, an audit). Run it again when that is over.`,
+          { cause: error },
+        );
+      await new Promise((resolve) => setTimeout(resolve, LOCK_PAUSE_MS));
+    }
+  }
+}
+
+const LOCK_NOT_AVAILABLE = "55P03";
 
 /** Which files of `migrations/` the database has not seen yet; empty when it is up to date. */
 export async function pendingMigrations(db: Pick<Db, "execute">): Promise<string[]> {
@@ -71,7 +97,13 @@ async function withClient<T>(databaseUrl: string, use: (client: pg.Client) => Pr
   }
 }
 
-async function migrations(): Promise<{ name: string; text: string; sha256: string }[]> {
+interface Migration {
+  readonly name: string;
+  readonly text: string;
+  readonly sha256: string;
+}
+
+async function migrations(): Promise<Migration[]> {
   const folder = await migrationsFolder();
   const names = (await readdir(folder)).filter((name) => /^\d{4}_[a-z0-9_]+\.sql$/.test(name)).sort();
   if (names.length === 0) throw new Error(`no migrations in ${folder}`);

@@ -26,7 +26,8 @@ export async function countDead(db: Db, asking: string, workers: readonly string
   const { rows } = await db.execute<{ settled: boolean; unsure: number; dead: number }>(sql`
     with gone as (select distinct id from jsonb_array_elements_text(${JSON.stringify(workers)}::text::jsonb) as id),
     seen as (select gone.id, workers.seen_at from gone left join workers using (id))
-    select exists (select 1 from workers where id = ${asking} and since < now() - ${GAP}) as settled,
+    select exists (select 1 from workers
+        where id = ${asking} and since < now() - ${GAP} and seen_at > now() - ${LIVES}) as settled,
       (count(*) filter (where seen_at between now() - ${DEAD} and now() - ${LIVES}))::int as unsure,
       (count(*) filter (where seen_at is null or seen_at < now() - ${DEAD}))::int as dead
     from seen`);

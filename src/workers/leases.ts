@@ -24,15 +24,17 @@ export interface Leases {
 export function keepLeases(db: Db, logger: Logger): Leases {
   const held = new Map<string, number>();
   const worker = `${hostname()}:${process.pid}:${randomBytes(4).toString("hex")}`;
+  let ticking = false;
   const tick = async () => {
+    if (ticking) return;
+    ticking = true;
     const leases = [...held].map(([jobId, epoch]) => ({ jobId, epoch }));
-    try {
-      if (leases.length > 0) await renew(db, leases);
-      await notePresence(db, worker);
-    } catch (error) {
-      // Not fatal: whoever acts on a lost lease is refused by the database.
-      logger.warn({ err: error, leases: leases.length }, "leases could not be renewed");
-    }
+    const done = await Promise.allSettled([notePresence(db, worker), leases.length > 0 && renew(db, leases)]);
+    // Not fatal: whoever acts on a lost lease is refused by the database.
+    for (const each of done)
+      if (each.status === "rejected")
+        logger.warn({ err: each.reason, leases: leases.length }, "leases could not be renewed");
+    ticking = false;
   };
   const timer = setInterval(tick, RENEW_EVERY_MS);
   void tick();

@@ -183,7 +183,8 @@ async function find(services: Services, provider: Provider, due: DueLook): Promi
   }
   if (due.status === "failed") {
     const { first, most } = MISSING_EVERY_MS;
-    const nextInMs = at > due.expiresAt ? null : Math.min(first * 2 ** due.looks, most);
+    const missingMs = at.getTime() - due.quietFrom.getTime();
+    const nextInMs = at > due.expiresAt ? null : Math.min(Math.max(first, missingMs / 2), most);
     return { runId, nextInMs, progress: null, answered: true };
   }
   if (found.outcome === "unread" && at.getTime() > due.expiresAt.getTime() + GIVE_UP_AFTER_EXPIRY_MS)
