@@ -210,6 +210,7 @@ async function subjects(client: pg.ClientBase, turn: Turn, settleSeconds: number
   );
   const live = await client.query<{ id: string }>(
     `(select id from jobs where status in ${LIVE_JOB} order by due_at limit ${MOST_LIVE})
+     union (select id from jobs where status in ${LIVE_JOB} and due_at is null limit ${MOST_LIVE})
      union (select job_id from runs where status in ${LIVE_RUN} order by job_id limit ${MOST_LIVE})
      union (select job_id from runs where next_look_at is not null order by next_look_at limit ${MOST_LIVE})`,
   );

@@ -77,13 +77,16 @@ export function openQueues(backend: Backend): Queues {
     },
     check: () => within(WAKE_TIMEOUT_MS, backend.check()),
     async close() {
-      await Promise.all([...byKind.values()].map((queue) => queue.close()));
+      await atMost(CLOSE_MS, Promise.all([...byKind.values()].map((queue) => queue.close())));
     },
   };
 }
 
+/** A backend that does not answer does not keep a program from ending: what is open is disconnected after this. */
+const CLOSE_MS = 3_000;
+
 export interface Consumer {
-  /** Takes no new entries and waits for those at work. */
+  /** Takes no new entries and waits for those at work, 3 s at most. */
   close(): Promise<void>;
 }
 
@@ -102,9 +105,14 @@ export function consume(
   });
   return {
     async close() {
-      await Promise.all(workers.map((worker) => worker.close()));
+      await atMost(CLOSE_MS, Promise.all(workers.map((worker) => worker.close())));
     },
   };
+}
+
+async function atMost(ms: number, closing: Promise<unknown>): Promise<void> {
+  closing.catch(() => {}); // Heard too late.
+  await Promise.race([closing, new Promise((resolve) => setTimeout(resolve, ms).unref())]);
 }
 
 function within<T>(ms: number, promise: Promise<T>): Promise<T> {

@@ -116,6 +116,24 @@ describe.skipIf(program === null)("with a Redis that goes away, and programs tha
     expect(await sweptSoFar()).toBe(swept);
   }, 60_000);
 
+  test("it may be away for long: what is accepted meanwhile is worked on and ends, by the sweep alone", async () => {
+    expect(server.kill(40_000)).not.toBeNull();
+    const until = performance.now() + 40_000;
+    const { jobs } = await acceptMany(6);
+    await expectWhole(jobs, 35_000);
+    expect(performance.now()).toBeLessThan(until);
+    await server.heal();
+  }, 60_000);
+
+  test("it may stand still while a worker is told to stop: that one ends before it is killed for it", async () => {
+    const worker = await spine.startWorker();
+    expect(server.freeze(20_000)).not.toBeNull();
+    const from = performance.now();
+    await worker.stop();
+    expect(performance.now() - from).toBeLessThan(9_000);
+    await server.heal();
+  }, 60_000);
+
   async function sweptSoFar(): Promise<number> {
     const metrics = await (await fetch(`${spine.workers[0]?.url}/metrics`)).text();
     return Number(/^\w*jobs_swept_total (\d+)/m.exec(metrics)?.[1]);
