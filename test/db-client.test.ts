@@ -1,3 +1,5 @@
+import { once } from "node:events";
+import { type AddressInfo, connect as connectTo, createServer, type Socket } from "node:net";
 import { sql } from "drizzle-orm";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { connect, type Db, disconnect } from "../src/db/client.ts";
@@ -83,4 +85,30 @@ test("the queue's connections may all be cut while it works, and it goes on", as
 
 test("a query that takes longer than ten seconds is ended", async () => {
   await expect(db.execute(sql`select pg_sleep(12)`)).rejects.toThrow();
+});
+
+test("a connection whose other end is gone without a word is given up, and the next one is used", async () => {
+  const { port } = new URL(database.url);
+  const open: Socket[] = [];
+  const proxy = createServer((near) => {
+    const far = connectTo(Number(port), "127.0.0.1");
+    open.push(near, far);
+    near.on("error", () => {}).pipe(far);
+    far.on("error", () => {}).pipe(near);
+  }).listen(0, "127.0.0.1");
+  await once(proxy, "listening");
+  const through = new URL(database.url);
+  through.port = String((proxy.address() as AddressInfo).port);
+  const distant = connect(through.href, { max: 1, name: "distant" });
+  try {
+    expect((await distant.execute(sql`select 1 as one`)).rows).toEqual([{ one: 1 }]);
+    // As behind a firewall that forgot the connection: nothing arrives, and nobody says so.
+    for (const socket of open) socket.unpipe().pause();
+    await expect(distant.execute(sql`select 1`)).rejects.toThrow();
+    expect((await distant.execute(sql`select 1 as one`)).rows).toEqual([{ one: 1 }]);
+  } finally {
+    await disconnect(distant);
+    for (const socket of open) socket.destroy();
+    proxy.close();
+  }
 });

@@ -69,9 +69,8 @@ export const RECOVERY_BUGS: readonly Bug[] = [
     patches: [
       {
         file: LEASES,
-        find: `due_at = least(greatest(due_at, now() + interval '1 second'),
-                                                   now() + make_interval(secs => \${retryInMs} / 1000.0))`,
-        replace: `due_at = case when \${retryInMs}::int > 0 then null else now() end`,
+        find: `set lease_until = null, worker = null, due_at = \${due.toISOString()}::timestamptz`,
+        replace: "set lease_until = null, worker = null, due_at = null",
       },
     ],
     scenario: "thrown_when_prepared",

@@ -1,5 +1,5 @@
 import { sql } from "drizzle-orm";
-import { dueAt } from "../domain/agenda.ts";
+import { agenda, dueAt } from "../domain/agenda.ts";
 import type { KindName } from "../domain/kinds/kind.ts";
 import type { Db } from "./client.ts";
 import { type JobRecord, loadJob } from "./jobs.ts";
@@ -85,11 +85,21 @@ export async function release(
   return released.rowCount === 1;
 }
 
-/** Gives the right back with work left undone: the sweep wakes the job after `retryInMs`, or when something else is due. */
+/** A wish for patience that is longer than this would hold up what else the job has to do. */
+const MOST_PATIENCE_MS = 60_000;
+
+/**
+ * Gives the right back with work left undone: the sweep wakes the job after `retryInMs` (a minute at most), or earlier
+ * when something else is due that is not due yet.
+ */
 export async function giveUp(db: Db, jobId: string, epoch: number, retryInMs: number): Promise<void> {
+  const record = await loadJob(db, jobId);
+  if (!record) return;
+  const { job, now } = record;
+  const later = agenda(job).flatMap(({ at }) => (at > now ? [at.getTime()] : []));
+  const due = new Date(Math.min(now.getTime() + Math.min(retryInMs, MOST_PATIENCE_MS), ...later));
   await db.execute(sql`
-    update jobs set lease_until = null, worker = null, due_at = least(greatest(due_at, now() + interval '1 second'),
-                                                   now() + make_interval(secs => ${retryInMs} / 1000.0))
+    update jobs set lease_until = null, worker = null, due_at = ${due.toISOString()}::timestamptz
     where id = ${jobId} and epoch = ${epoch} and status in ('pending', 'processing')`);
 }
 

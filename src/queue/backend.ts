@@ -103,10 +103,14 @@ export function postgresBackend(databaseUrl: string): Backend {
   };
 }
 
+/** BullMQ's longest blocking command takes 10 s; a server that answers nothing for so long is dialled again. */
+const SILENCE_MS = 20_000;
+
 /** The production backend, and what more than one host needs. `prefix` keeps deployments that share a Redis apart. */
 export function redisBackend(redisUrl: string, prefix: string): Backend {
   // BullMQ's first commands wait for the connection, however long that takes; that wakes fail fast is seen to in queue.ts.
-  const producer = new Redis(redisUrl, { maxRetriesPerRequest: null, connectTimeout: 5_000 });
+  const dialling = { maxRetriesPerRequest: null, connectTimeout: 5_000, socketTimeout: SILENCE_MS };
+  const producer = new Redis(redisUrl, dialling);
   producer.on("error", () => {}); // Said by the call that failed, and by readiness.
   const consumers: Redis[] = [];
   return {
@@ -114,7 +118,7 @@ export function redisBackend(redisUrl: string, prefix: string): Backend {
     connected: () => producer.status === "ready",
     queue: (kind) => new Queue(kind, { connection: producer, prefix, ...QUEUE_OPTIONS }),
     worker(kind, read, options) {
-      const connection = new Redis(redisUrl, { maxRetriesPerRequest: null, connectTimeout: 5_000 });
+      const connection = new Redis(redisUrl, dialling);
       connection.on("error", () => {});
       consumers.push(connection);
       return new Worker(kind, read, { connection, prefix, ...WORKER_OPTIONS, ...options });
