@@ -20,7 +20,13 @@ export const RECOVERY_BUGS: readonly Bug[] = [
   {
     name: "sweep_wakes_nobody",
     says: "the sweep wakes only full batches",
-    patches: [{ file: "src/workers/sweep.ts", find: "if (due.length > 0)", replace: "if (due.length >= BATCH)" }],
+    patches: [
+      {
+        file: "src/workers/sweep.ts",
+        find: "if (due.length === 0) return false;",
+        replace: "if (due.length < BATCH) return false;",
+      },
+    ],
     scenario: "queue_lost",
     caughtBy: ["stuck"],
   },

@@ -19,7 +19,7 @@ export interface SweepOptions {
 
 /**
  * Wakes what is due and what everybody forgot: Postgres knows it, whatever the queue has lost. The queue is a doorbell:
- * while it does not answer, the sweep opens the door itself, for as many jobs as this worker can act on.
+ * while it does not answer, or takes no entries, the sweep opens the door itself, for as many jobs as this worker can act on.
  */
 export function sweep({ db, queues, logger, metrics, reach }: Services, { kinds, room, act }: SweepOptions): Loop {
   let rounds = 0;
@@ -41,15 +41,21 @@ export function sweep({ db, queues, logger, metrics, reach }: Services, { kinds,
     const due = await claimDue(db, BATCH, { fresh: KINDS.filter(isShort), begun: KINDS });
     rounds++;
     for (const { id } of due) await reach("sweep.claimed", id);
-    if (due.length > 0)
-      await queues.wake(due).catch(async (error: unknown) => {
-        await unclaimDue(
-          db,
-          due.map(({ id }) => id),
-        );
-        throw error;
-      });
+    if (due.length === 0) return false;
+    const woken = await queues.wake(due).then(
+      () => true,
+      (error: unknown) => {
+        // It answers, and takes nothing: full, or a replica. Each such round says so.
+        logger.error({ err: error, jobs: due.length }, "the queue takes no entries: what is due is swept");
+        return false;
+      },
+    );
     metrics.swept.inc(due.length);
-    return due.length >= BATCH;
+    if (woken) return due.length >= BATCH;
+    const mine = due.filter(({ kind }) => kinds.includes(kind)).slice(0, Math.max(0, room()));
+    const left = due.filter((each) => !mine.includes(each)).map(({ id }) => id);
+    await unclaimDue(db, left);
+    for (const { id } of mine) act(id);
+    return false;
   });
 }

@@ -125,6 +125,16 @@ describe.skipIf(program === null)("with a Redis that goes away, and programs tha
     await server.heal();
   }, 60_000);
 
+  test("it may be full, and answer but take nothing: what is accepted is worked on and ends", async () => {
+    await client.config("SET", "maxmemory", "1000000");
+    try {
+      const { jobs } = await acceptMany(4);
+      await expectWhole(jobs, 30_000);
+    } finally {
+      await client.config("SET", "maxmemory", "0");
+    }
+  }, 60_000);
+
   test("it may stand still while a worker is told to stop: that one ends before it is killed for it", async () => {
     const worker = await spine.startWorker();
     expect(server.freeze(20_000)).not.toBeNull();
