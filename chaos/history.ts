@@ -10,7 +10,9 @@ export interface History {
 export function openHistory(path: string): History {
   const paper = createWriteStream(path, { flags: "a" });
   return {
-    note: (line) => void paper.write(`${JSON.stringify({ at: new Date().toISOString(), ...line })}\n`),
+    // A call that was under way when the run was halted may still come to an end.
+    note: (line) =>
+      void (paper.writable && paper.write(`${JSON.stringify({ at: new Date().toISOString(), ...line })}\n`)),
     async close() {
       paper.end();
       await finished(paper);

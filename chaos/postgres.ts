@@ -1,5 +1,9 @@
 import { setTimeout as sleep } from "node:timers/promises";
+import pRetry from "p-retry";
 import { type EmbeddedPostgres, startEmbeddedPostgres } from "../src/db/embedded.ts";
+
+/** A start is given 20 s; what recovers from a crash on a machine that is busy with everything else may need longer. */
+const RETRIES = 3;
 
 /** A server whose directory and port outlive its crashes. */
 export interface Postgres {
@@ -28,7 +32,7 @@ export async function startPostgres(directory: string): Promise<Postgres> {
     await server.stop();
     await sleep(downMs);
     if (stopped) return;
-    server = await startEmbeddedPostgres({ directory, port, quiet: true });
+    server = await pRetry(() => startEmbeddedPostgres({ directory, port, quiet: true }), { retries: RETRIES });
     restarts++;
   }
 

@@ -88,6 +88,7 @@ async function run(
   const { seed, jobs, seconds, redis, folder, print = () => {} } = options;
   const webhooks = options.webhooks ?? !seeded(seed, "webhooks").chance(SHARE_WITHOUT_WEBHOOKS);
   const { root = PROJECT, apis = 2, workers = 3 } = options;
+  print("compiling and starting Postgres, the queue, the store, the sandbox, the APIs and the workers");
   const cluster = await startCluster({ redis, folder, root, apis, workers, webhooks, halted, onStop });
   const history = openHistory(join(folder, "history.jsonl"));
   const blowLog = openHistory(join(folder, "blows.jsonl"));

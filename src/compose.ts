@@ -12,7 +12,7 @@ import { connect, type Db, disconnect } from "./db/client.ts";
 import { pendingMigrations } from "./db/migrate.ts";
 import type { Providers } from "./domain/routing.ts";
 import { makeReach, type Reach } from "./fault-points.ts";
-import { type Metrics, makeMetrics } from "./metrics.ts";
+import { type Metrics, makeMetrics, WORKERS_ONLY } from "./metrics.ts";
 import { makeReplicate } from "./providers/replicate.ts";
 import { type Backend, postgresBackend, redisBackend } from "./queue/backend.ts";
 import { makeBoard } from "./queue/board.ts";
@@ -50,6 +50,7 @@ export const VERSION = readVersion();
 export async function startApi(config: Config, logger = makeLogger(config, "api")): Promise<Program> {
   const parts = makeParts(config, logger, "api");
   const { db, queues } = parts;
+  for (const name of WORKERS_ONLY) parts.metrics.registry.removeSingleMetric(name);
   let draining = false;
   const changes = watchChanges(db, logger);
   const services: ApiServices = {

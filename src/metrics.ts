@@ -20,6 +20,9 @@ export interface Metrics {
   readonly auditRounds: Counter<"outcome">;
 }
 
+/** What only workers know: an API that showed it would say "never audited" for ever. */
+export const WORKERS_ONLY = ["audit_findings", "audit_completed_timestamp_seconds", "audit_rounds_total"] as const;
+
 export function makeMetrics(): Metrics {
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });

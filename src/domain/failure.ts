@@ -88,7 +88,7 @@ export const FAILURES = {
   },
   set_aside: {
     retryable: false,
-    says: "This request could not be worked on. It was not charged.",
+    says: "This request could not be worked on. Its credits were returned.",
     remedy:
       "Three workers in a row ended while they acted on this job. The timeline names them: look into their logs and memory, then resubmit.",
   },
