@@ -126,6 +126,8 @@ describe.skipIf(program === null)("with a Redis that goes away, and programs tha
   }, 60_000);
 
   test("it may be full, and answer but take nothing: what is accepted is worked on and ends", async () => {
+    // It was away a moment ago, and this connection dials again when it likes.
+    await expect.poll(() => client.ping().catch(() => null), { timeout: 15_000 }).toBe("PONG");
     await client.config("SET", "maxmemory", "1000000");
     try {
       const { jobs } = await acceptMany(4);
