@@ -54,15 +54,14 @@ async function main(): Promise<number> {
     const { planted: bugs, runs } = options;
     const inside = { folder: join(folder, "planted"), halted: halt.signal, print };
     const plant = async () => {
-      if (bugs.length === 0) return null;
       const planted = await finish(runPlanted({ bugs, ...inside }));
       print(plantedLine(planted));
       return planted;
     };
     if (!runs) {
       const planted = await plant();
-      keep = planted !== null && !isProof(planted);
-      await writeJson(options, planted ? plantedCard(planted) : {});
+      keep = !isProof(planted);
+      await writeJson(options, plantedCard(planted));
       return keep ? 1 : 0;
     }
     const run = { seed, jobs, seconds, redis, folder: join(folder, "run"), halted: halt.signal, print, onStruck };
@@ -77,13 +76,8 @@ async function main(): Promise<number> {
     // What found nothing must be able to find something.
     print(`\nplanting ${bugs.length} bugs, one at a time, to see whether they are found (--planted none: not)`);
     const planted = await plant();
-    const proven = planted !== null && isProof(planted);
-    const whole = {
-      ...card,
-      ok: card.ok && proven,
-      plantedBugs: planted?.bugs ?? null,
-      plantedCaught: planted?.caught ?? null,
-    };
+    const { bugs: plantedBugs, caught: plantedCaught } = planted;
+    const whole = { ...card, ok: card.ok && isProof(planted), plantedBugs, plantedCaught };
     keep = !whole.ok;
     await writeJson(options, whole);
     print(scoreLine(whole));

@@ -53,7 +53,8 @@ export function readOptions(args: string[], env: Readonly<Record<string, string 
     seconds: seconds ?? (minutes === null ? 30 : minutes * 60),
     redis: queue === "redis" ? redis : null,
     planted: bugsOf(given.planted ?? (minutes === null ? NONE : ALL)),
-    runs: given.planted === undefined || [given.jobs, given.minutes, given.seconds].some((each) => each !== undefined),
+    runs:
+      (given.planted ?? NONE) === NONE || [given.jobs, given.minutes, given.seconds].some((each) => each !== undefined),
     // npm runs scripts in the project's folder; paths are meant from where they were typed.
     json: given.json === undefined ? null : resolve(env["INIT_CWD"] || process.cwd(), given.json),
   };

@@ -17,7 +17,7 @@ import { type Struck, strike } from "./nemesis.ts";
 import { planOrders, type Recipe } from "./orders.ts";
 import { seeded } from "./random.ts";
 import { readRecords } from "./records.ts";
-import { makeScorecard, type Planted, type Scorecard } from "./scorecard.ts";
+import { makeScorecard, type Scorecard } from "./scorecard.ts";
 
 /**
  * Without a single job that ends, after the nemesis. The slowest way back is known: 36 s until a dead sender is given
@@ -53,7 +53,6 @@ export interface RunOptions {
   readonly recipes?: readonly Recipe[];
   /** What is broken when, instead of the seed's plan. */
   readonly blows?: readonly Blow[];
-  readonly planted?: Planted;
   readonly halted?: AbortSignal;
   print?(line: string): void;
   onStruck?(struck: Struck): void;
@@ -129,7 +128,7 @@ async function run(
   if (findings.length > 0) print(`  their stories: ${await keepEvidence(cluster, folder, records, findings)}`);
   const course = { seed, seconds, queue: cluster.queue.name, webhooks, recoverySeconds };
   const counted = { failedStarts: cluster.failedStarts(), pgRestarts: cluster.postgres.restarts() };
-  return { card: makeScorecard({ ...course, ...counted }, records, findings, options.planted ?? null), findings };
+  return { card: makeScorecard({ ...course, ...counted }, records, findings), findings };
 }
 
 /** Null when all orders have their answer and all jobs their end; otherwise what is left when nothing moves any more. */

@@ -22,17 +22,7 @@ export interface Course {
 }
 
 /** Faults that were put into copies of src/ on purpose, and how many of them were noticed. */
-export interface Planted {
-  readonly bugs: number;
-  readonly caught: number;
-}
-
-export function makeScorecard(
-  course: Course,
-  records: Records,
-  findings: readonly Finding[],
-  planted: Planted | null = null,
-) {
+export function makeScorecard(course: Course, records: Records, findings: readonly Finding[]) {
   const { jobs, sendings, settlements, bill, struck } = records;
   const ended = (status: string) => jobs.filter((job) => job.status === status).length;
   const dealt = (...types: BlowType[]) =>
@@ -89,8 +79,9 @@ export function makeScorecard(
     clearRecoveryP50Ms: rounded(percentile(clear, 0.5)),
     clearRecoveryP99Ms: rounded(percentile(clear, 0.99)),
     clearRecoveryMaxMs: rounded(clear.at(-1) ?? null),
-    plantedBugs: planted?.bugs ?? null,
-    plantedCaught: planted?.caught ?? null,
+    /** Filled in when bugs have been planted after the run. */
+    plantedBugs: null as number | null,
+    plantedCaught: null as number | null,
   };
 }
 

@@ -58,6 +58,8 @@ test("all bugs are planted, or one by its name, alone or before an ordinary run"
   expect(read("--planted", "--json", "x.json")).toMatchObject({ planted: BUGS, runs: false });
   expect(read("--planted", "post_retried")?.planted.map(({ name }) => name)).toEqual(["post_retried"]);
   expect(read("--planted", "--jobs", "5")).toMatchObject({ planted: BUGS, runs: true, jobs: 5 });
+  expect(read("--minutes", "1")).toMatchObject({ planted: BUGS, runs: true });
+  expect(read("--planted", "none")).toMatchObject({ planted: [], runs: true });
   expect(() => read("--planted", "nothing_like_it")).toThrow(BadOption);
 });
 

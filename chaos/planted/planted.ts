@@ -2,7 +2,6 @@ import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { PROJECT } from "../cluster.ts";
 import type { CheckName } from "../finding.ts";
-import type { Planted } from "../scorecard.ts";
 import type { Bug } from "./bug.ts";
 import { type Build, buildBase, plant } from "./build.ts";
 import type { Stage } from "./deployment.ts";
@@ -25,7 +24,9 @@ export interface Trial {
   readonly problem: string | null;
 }
 
-export interface PlantedResult extends Planted {
+export interface PlantedResult {
+  readonly bugs: number;
+  readonly caught: number;
   readonly falseAlarms: number;
   readonly medianSeconds: number;
   /** Of the whole. */

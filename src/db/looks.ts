@@ -1,4 +1,5 @@
 import { sql } from "drizzle-orm";
+import { SENDER_GRACE_MS } from "../domain/absence.ts";
 import type { Db } from "./client.ts";
 
 /** A run that is out at a provider and is to be asked about now. */
@@ -36,7 +37,7 @@ export async function claimLooks(db: Db, limit: number): Promise<DueLook[]> {
       select id from runs where next_look_at <= now() order by next_look_at limit ${limit} for update skip locked)
     returning id, job_id, status, provider, model, version, input, provider_run_id, looks, readings,
       (extract(epoch from coalesce(sent_at, created_at)) * 1000)::float8 as sent,
-      (extract(epoch from coalesce(quiet_from, send_before + interval '16 seconds', sent_at, created_at)) * 1000)::float8 as quiet,
+      (extract(epoch from coalesce(quiet_from, send_before + make_interval(secs => ${SENDER_GRACE_MS / 1_000}), sent_at, created_at)) * 1000)::float8 as quiet,
       (extract(epoch from expires_at) * 1000)::float8 as expires,
       (extract(epoch from now()) * 1000)::float8 as now`);
   return rows.map((row) => ({

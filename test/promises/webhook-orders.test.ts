@@ -108,23 +108,10 @@ async function outcome(id: string) {
   };
 }
 
-/** Everything that is written about a job, and what a caller sees of it but for the signatures in its addresses. */
+/** The story of a job, and what the provider billed for it. */
 async function everythingOf(id: string): Promise<unknown> {
-  const tables = await Promise.all([
-    spine.sql`select * from jobs where id = ${id}`,
-    spine.sql`select * from runs where job_id = ${id} order by id`,
-    spine.sql`select * from job_events where job_id = ${id} order by version`,
-    spine.sql`select * from credit_ledger where job_id = ${id} order by seq`,
-    spine.sql`select * from settlements where job_id = ${id}`,
-    spine.sql`select * from assets where job_id = ${id} order by id`,
-  ]);
-  const { body } = await spine.call("GET", `/api/jobs/${id}`);
-  const json = JSON.parse(JSON.stringify(body).replaceAll(/\?[^"]*/g, ""));
-  return {
-    json,
-    tables: tables.map((rows) => rows.map((row) => ({ ...row }))),
-    bill: billOf(body.runs[0]?.providerRunId),
-  };
+  const story = await spine.story(id);
+  return { ...story, bill: billOf((story.json as JobJson).runs[0]?.providerRunId) };
 }
 
 describe("three events, each delivered twice", () => {

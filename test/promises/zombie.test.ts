@@ -62,21 +62,6 @@ async function expectWhole(id: string): Promise<JobJson> {
   return job;
 }
 
-/** All that is written of a job and of its money, and what a caller sees but for the signatures in its addresses. */
-async function story(id: string): Promise<unknown> {
-  const tables = await Promise.all([
-    spine.sql`select * from jobs where id = ${id}`,
-    spine.sql`select * from runs where job_id = ${id} order by id`,
-    spine.sql`select * from job_events where job_id = ${id} order by version`,
-    spine.sql`select * from credit_ledger where job_id = ${id} order by seq`,
-    spine.sql`select * from settlements where job_id = ${id}`,
-    spine.sql`select * from assets where job_id = ${id} order by id`,
-  ]);
-  const { body } = await spine.call("GET", `/api/jobs/${id}`);
-  const json = JSON.parse(JSON.stringify(body).replaceAll(/\?[^"]*/g, ""));
-  return { json, tables: tables.map((rows) => rows.map((row) => ({ ...row }))) };
-}
-
 test("a worker that stood still while it ordered and stored, and wakes up after the end, changes nothing", async () => {
   const { worker, ordering, storing } = await catchOne("sleeper");
   process.kill(worker.pid, "SIGSTOP");
@@ -85,14 +70,14 @@ test("a worker that stood still while it ordered and stored, and wakes up after 
   const takers = await spine.sql`select worker from jobs where id in ${spine.sql([ordering, storing])}`;
   for (const taker of takers) expect(taker["worker"]).toContain(`:${second.pid}:`);
 
-  const before = [await story(ordering), await story(storing)];
+  const before = [await spine.story(ordering), await spine.story(storing)];
   const bill = spine.sandbox.bill();
   const account = (await spine.call("GET", "/api/credits/sleeper")).body;
   process.kill(worker.pid, "SIGCONT");
   // It finds the answer to its order in the socket, and the rest of its output; and that neither is its own any more.
   await sleep(4_000);
   expect(worker.isRunning()).toBe(true);
-  expect([await story(ordering), await story(storing)]).toEqual(before);
+  expect([await spine.story(ordering), await spine.story(storing)]).toEqual(before);
   expect(spine.sandbox.bill()).toEqual(bill);
   expect((await spine.call("GET", "/api/credits/sleeper")).body).toEqual(account);
 

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { launch, type Program } from "../../demo/program.ts";
 import { freePort } from "../../src/db/embedded.ts";
-import type { Spine } from "./spine.ts";
+import { asEnv, type Spine } from "./spine.ts";
 
 export interface StartedProcess extends Program {
   /** A worker's health port, or the API. */
@@ -22,9 +22,6 @@ export interface Processes {
 
 export async function makeProcesses(spine: Spine): Promise<Processes> {
   const folder = await mkdtemp(join(tmpdir(), "darkroom-processes-"));
-  const config = Object.entries(spine.config).flatMap(([name, value]) =>
-    value === undefined ? [] : [[name, Array.isArray(value) ? value.join(",") : String(value)]],
-  );
   const started: StartedProcess[] = [];
   const stopAll = async () => {
     for (const program of started) if (program.isRunning()) process.kill(program.pid, "SIGCONT");
@@ -42,7 +39,7 @@ export async function makeProcesses(spine: Spine): Promise<Processes> {
         args: ["src/main.ts", command],
         env: {
           PATH: process.env["PATH"] ?? "",
-          ...Object.fromEntries(config),
+          ...asEnv(spine.config),
           PORT: port,
           HEALTH_PORT: port,
           ...env,

@@ -32,6 +32,8 @@ export interface Spine {
   ended(id: string, ms?: number): Promise<JobJson>;
   /** Asks until `what` of the job is true, at most `ms`. */
   until(id: string, what: (job: JobJson) => boolean, ms?: number): Promise<JobJson>;
+  /** Everything that is written about a job, and what a caller sees of it but for the signatures in its addresses. */
+  story(id: string): Promise<{ json: unknown; tables: Record<string, unknown>[][] }>;
   /** Fails unless the money and the purchases add up: what must hold after every test. */
   audit(): Promise<{ drift: number; unsettled: number; unexplainedRuns: string[] }>;
   stop(): Promise<void>;
@@ -142,6 +144,21 @@ export async function startSpine(options: SpineOptions = {}): Promise<Spine> {
         await new Promise((resolve) => setTimeout(resolve, 50));
       }
     },
+    async story(id) {
+      const rows = await Promise.all([
+        tables`select * from jobs where id = ${id}`,
+        tables`select * from runs where job_id = ${id} order by id`,
+        tables`select * from job_events where job_id = ${id} order by version`,
+        tables`select * from credit_ledger where job_id = ${id} order by seq`,
+        tables`select * from settlements where job_id = ${id}`,
+        tables`select * from assets where job_id = ${id} order by id`,
+      ]);
+      const { body } = await spine.call("GET", `/api/jobs/${id}`);
+      return {
+        json: JSON.parse(JSON.stringify(body).replaceAll(/\?[^"]*/g, "")),
+        tables: rows.map((each) => each.map((row) => ({ ...row }))),
+      };
+    },
     async audit() {
       const { credits, unsettledJobs } = await ledgerDrift(db);
       const rows = await tables`select provider_run_id from runs where provider_run_id is not null`;
@@ -164,7 +181,7 @@ export async function startSpine(options: SpineOptions = {}): Promise<Spine> {
 }
 
 /** What `readConfig` would have read to give this. */
-function asEnv(config: Config): Record<string, string> {
+export function asEnv(config: Config): Record<string, string> {
   return Object.fromEntries(
     Object.entries(config).flatMap(([name, value]) =>
       value === undefined ? [] : [[name, Array.isArray(value) ? value.join(",") : String(value)]],
