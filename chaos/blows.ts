@@ -55,9 +55,8 @@ const SPECS = {
 export type BlowType = keyof typeof SPECS;
 export const BLOW_TYPES = Object.keys(SPECS) as readonly BlowType[];
 
-/** A longer nemesis strikes half as often: every program needs time to be killed in the middle of something. */
+/** What `times` counts for: a longer nemesis deals as many a minute, a shorter one never less than one of a kind. */
 const FULL_MS = 180_000;
-const AFTERWARDS = 0.5;
 /** On average, in a nemesis so short that it deals one of each kind and no more. */
 const LEAST_PAUSE_MS = 700;
 /** Nothing lasts longer than this part of the whole, or a short nemesis would have nobody left to strike. */
@@ -72,7 +71,7 @@ const RECOVERING_MS = 1_000;
 export function planBlows(seed: number, seconds: number, hasRedis = true): Blow[] {
   const random = seeded(seed, "nemesis");
   const spanMs = seconds * 1_000;
-  const factor = Math.min(spanMs, FULL_MS) / FULL_MS + (AFTERWARDS * Math.max(0, spanMs - FULL_MS)) / FULL_MS;
+  const factor = spanMs / FULL_MS;
   const possible = BLOW_TYPES.filter((type) => {
     const { needs }: Spec = SPECS[type];
     return needs === undefined || hasRedis;
