@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process";
-import { mkdir, symlink } from "node:fs/promises";
+import { cp, mkdir, symlink } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 
@@ -15,6 +15,8 @@ export async function buildMain(root: string, folder: string): Promise<string> {
   const tsc = join(root, "node_modules/typescript/bin/tsc");
   const args = [tsc, "-p", join(root, "tsconfig.build.json"), "--noCheck", "--outDir", join(build, "dist")];
   await promisify(execFile)(process.execPath, args, { timeout: BUILD_MS });
-  for (const part of ["node_modules", "migrations", "package.json"]) await symlink(join(root, part), join(build, part));
+  await symlink(join(root, "node_modules"), join(build, "node_modules"));
+  // Copied: who works on in the tree meanwhile changes nothing here, and a new migration would stop every program.
+  for (const part of ["migrations", "package.json"]) await cp(join(root, part), join(build, part), { recursive: true });
   return join(build, "dist/src/main.js");
 }

@@ -109,12 +109,22 @@ export function makeBill(file?: string) {
   };
 }
 
-/** Official models cost per picture delivered; all others cost their time, also when they fail or are canceled. */
+/** Official models cost per picture, film, or second of film delivered; all others cost their time, also when they fail or are canceled. */
 function charged(run: Run): { seconds: number; microUsd: number } {
   const started = run.startedAt;
   if (started === null || run.completedAt === null) return { seconds: 0, microUsd: 0 };
   const seconds = Math.round(((run.completedAt - started) / 1_000) * 1_000_000) / 1_000_000;
-  if (run.price.per === "second") return { seconds, microUsd: Math.round(seconds * run.price.usd * 1_000_000) };
-  const images = run.status === "succeeded" ? run.imageCount : 0;
-  return { seconds, microUsd: Math.round(images * run.price.usd * 1_000_000) };
+  const delivered = run.status === "succeeded" ? run.outputCount : 0;
+  const units = () => {
+    switch (run.price.per) {
+      case "second":
+        return seconds;
+      case "output second":
+        return delivered * (run.reel?.seconds ?? 0);
+      case "image":
+      case "video":
+        return delivered;
+    }
+  };
+  return { seconds, microUsd: Math.round(units() * run.price.usd * 1_000_000) };
 }

@@ -1,16 +1,23 @@
-import type { Fields } from "./field.ts";
+import type { Fields, Values } from "./field.ts";
+import type { Reel } from "./film.ts";
 import { sha256 } from "./id.ts";
 import { FAST_FLUX_TRAINING, FLUX_TRAINING, SDXL_TRAINING } from "./training.ts";
+import { SEEDANCE, seedanceReel, WAN_FAST, wanReel, ZEROSCOPE, zeroscopeReel } from "./video.ts";
 
-export type Price = { readonly per: "image" | "second"; readonly usd: number };
+/** "second" is a second of running, "output second" one of the film. */
+export type Price = { readonly per: "image" | "video" | "output second" | "second"; readonly usd: number };
 
 /** What a version does when it is run. */
 export interface Program {
   readonly input: Fields;
-  /** "array": a list of picture URLs; "single": one URL. */
+  /** "array": a list of URLs; "single": one URL. */
   readonly output: "array" | "single";
-  /** "scene" paints from words; "furnish" works on the caller's photo. */
-  readonly art: "scene" | "furnish";
+  /** "scene" paints from words; "furnish" changes the caller's photo; "fill" repaints the part of it that a mask shows. */
+  readonly art: "scene" | "furnish" | "fill";
+  /** The input that holds the caller's photo. Without it, pictures among the inputs are not looked at. */
+  readonly photo?: string;
+  /** Films instead of pictures. */
+  readonly reel?: (values: Values) => Reel;
   readonly price: Price;
   readonly runMs: number;
   readonly training?: { readonly input: Fields; readonly price: Price; readonly runMs: number };
@@ -69,6 +76,12 @@ const DEV_LORA: Fields = {
   lora_scale: { type: "number", default: 1, minimum: -1, maximum: 3 },
 };
 
+const SCHNELL_LORA: Fields = {
+  ...SCHNELL,
+  lora_weights: { type: "string", description: "Load LoRA weights" },
+  lora_scale: { type: "number", default: 1, minimum: -1, maximum: 3 },
+};
+
 /** What a model made by one of the Flux trainers takes. */
 const TRAINED_FLUX: Fields = {
   ...SCHNELL,
@@ -94,6 +107,23 @@ const KONTEXT: Fields = {
   output_format: { type: "string", enum: ["jpg", "png"], default: "png" },
   seed: { type: "integer" },
   safety_tolerance: { type: "integer", default: 2, minimum: 0, maximum: 6 },
+  prompt_upsampling: { type: "boolean", default: false },
+};
+
+const FILL: Fields = {
+  prompt: { type: "string", required: true, description: "Text prompt for image generation" },
+  image: {
+    type: "string",
+    format: "uri",
+    required: true,
+    description: "The image to inpaint: jpeg, png, gif, or webp",
+  },
+  mask: { type: "string", format: "uri", description: "Black areas are preserved, white areas are inpainted" },
+  steps: { type: "integer", default: 50, minimum: 15, maximum: 50 },
+  guidance: { type: "number", default: 60, minimum: 1.5, maximum: 100 },
+  output_format: { type: "string", enum: ["jpg", "png"], default: "jpg" },
+  seed: { type: "integer" },
+  safety_tolerance: { type: "integer", default: 2, minimum: 1, maximum: 6 },
   prompt_upsampling: { type: "boolean", default: false },
 };
 
@@ -171,13 +201,68 @@ export const CATALOGUE: readonly CatalogueEntry[] = [
     runMs: 2_000,
   },
   {
+    ...official("black-forest-labs", "flux-schnell-lora"),
+    description: "The fastest image generation model tailored for fine-tuned use",
+    input: SCHNELL_LORA,
+    output: "array",
+    art: "scene",
+    price: { per: "image", usd: 0.02 },
+    runMs: 1_000,
+  },
+  {
     ...official("black-forest-labs", "flux-kontext-pro"),
     description: "A state-of-the-art text-based image editing model",
     input: KONTEXT,
     output: "single",
     art: "furnish",
+    photo: "input_image",
     price: { per: "image", usd: 0.04 },
     runMs: 2_500,
+  },
+  {
+    ...official("black-forest-labs", "flux-fill-pro"),
+    description: "Professional inpainting and outpainting model with state-of-the-art performance",
+    input: FILL,
+    output: "single",
+    art: "fill",
+    photo: "image",
+    price: { per: "image", usd: 0.05 },
+    runMs: 2_500,
+  },
+  {
+    ...official("bytedance", "seedance-1-lite"),
+    description: "A video generation model that offers text-to-video and image-to-video support",
+    input: SEEDANCE,
+    output: "single",
+    art: "scene",
+    photo: "image",
+    reel: seedanceReel,
+    price: { per: "output second", usd: 0.036 },
+    runMs: 4_000,
+  },
+  {
+    ...official("wan-video", "wan-2.2-i2v-fast"),
+    description: "A very fast and cheap image-to-video model",
+    input: WAN_FAST,
+    output: "single",
+    art: "scene",
+    photo: "image",
+    reel: wanReel,
+    price: { per: "video", usd: 0.05 },
+    runMs: 4_000,
+  },
+  {
+    owner: "anotherjesse",
+    name: "zeroscope-v2-xl",
+    official: false,
+    description: "Zeroscope V2 XL & 576w",
+    versions: ["9f747673945c62801b13b84701c783929c0ee784e4748ec062204894dda1a351"],
+    input: ZEROSCOPE,
+    output: "array",
+    art: "scene",
+    reel: zeroscopeReel,
+    price: L40S_SECOND,
+    runMs: 5_000,
   },
   {
     owner: "stability-ai",

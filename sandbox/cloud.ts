@@ -2,8 +2,12 @@ import type { Logger } from "pino";
 import { makeBill } from "./bill.ts";
 import { makeClock } from "./clock.ts";
 import { makeCourse } from "./course.ts";
+import { makeDatasets } from "./dataset.ts";
+import { makeDownloads } from "./download.ts";
 import { makeFaults } from "./faults.ts";
+import { makeIntake } from "./intake.ts";
 import { type LimitRates, makeLimits } from "./limit.ts";
+import { makeLoras } from "./lora.ts";
 import { makeModels } from "./models.ts";
 import { makePhotos } from "./photo.ts";
 import { makeGallery } from "./pictures/gallery.ts";
@@ -41,13 +45,19 @@ export async function makeCloud(options: CloudOptions) {
   const clock = makeClock();
   const faults = makeFaults();
   const bill = makeBill(options.billFile);
-  const models = makeModels(clock, account);
+  const models = makeModels(clock, account, faults);
   const runs = makeRuns(clock, outputTtlMs);
   const shelf = await makeShelf(SHELF_BYTES);
   const uploads = makeUploads(shelf, clock, options.fileTtlMs, account, options.filesSecret);
-  const photos = makePhotos(uploads);
+  const downloads = makeDownloads(uploads);
+  const intake = makeIntake({
+    photos: makePhotos(downloads),
+    loras: makeLoras(downloads, models),
+    datasets: makeDatasets(downloads),
+    shelf,
+  });
   const webhooks = makeWebhooks({ faults, speed, log, secret: options.webhookSecret, relay: options.webhookRelay });
-  const course = makeCourse({ clock, speed, keptMs: outputTtlMs, faults, webhooks, bill, photos, shelf, models });
+  const course = makeCourse({ clock, speed, keptMs: outputTtlMs, faults, webhooks, bill, intake, models });
   const gallery = makeGallery(shelf);
   const limits = makeLimits(options.rateLimits);
   const tidying = setInterval(() => runs.removeData(), TIDY_MS).unref();
@@ -68,8 +78,7 @@ export async function makeCloud(options: CloudOptions) {
 
     async close(): Promise<void> {
       clearInterval(tidying);
-      course.close();
-      await Promise.all([webhooks.close(), photos.close(), bill.close()]);
+      await Promise.all([course.close(), webhooks.close(), downloads.close(), bill.close()]);
       await shelf.close();
     },
   };

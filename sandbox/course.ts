@@ -1,10 +1,9 @@
 import type { Bill } from "./bill.ts";
 import type { Clock } from "./clock.ts";
 import type { Faults } from "./faults.ts";
+import type { Intake } from "./intake.ts";
 import type { Models } from "./models.ts";
-import { type Photos, RunFailure } from "./photo.ts";
 import { isOver, portrait, type Run, type Status } from "./run.ts";
-import type { Shelf } from "./shelf.ts";
 import type { Webhooks } from "./webhooks.ts";
 
 const START_MS = 300; // queue and boot
@@ -32,11 +31,10 @@ export function makeCourse(parts: {
   readonly faults: Faults;
   readonly webhooks: Webhooks;
   readonly bill: Bill;
-  readonly photos: Photos;
-  readonly shelf: Shelf;
+  readonly intake: Intake;
   readonly models: Models;
 }) {
-  const { clock, speed, keptMs, faults, webhooks, bill, photos, shelf, models } = parts;
+  const { clock, speed, keptMs, faults, webhooks, bill, intake, models } = parts;
   const timers = new Map<string, Set<NodeJS.Timeout>>();
   const waiting = new Map<string, Set<() => void>>();
   let closed = false;
@@ -67,26 +65,14 @@ export function makeCourse(parts: {
     run.startedAt = clock.now();
     tell(run, "start");
     if (run.events?.includes("logs")) repeatLogs(run);
-    const photo = takePhoto(run);
+    const taken = intake.take(run);
     after(run, run.runMs, async () => {
-      const failure = await photo;
+      const failure = await taken;
       if (isOver(run)) return;
       if (failure) end(run, "failed", failure);
       else if (ending.as === "failed") end(run, "failed", ending.error);
       else yieldOutput(run);
     });
-  }
-
-  /** Keeps the caller's picture until the run's data is removed; resolves to what went wrong, or null. */
-  async function takePhoto(run: Run): Promise<string | null> {
-    const location = run.values["input_image"];
-    if (run.kind === "training" || run.program.art !== "furnish" || typeof location !== "string") return null;
-    try {
-      await shelf.put(run.id, await photos.read(location));
-      return null;
-    } catch (error) {
-      return error instanceof RunFailure ? error.message : `Unexpected error: ${String(error)}`;
-    }
   }
 
   function yieldOutput(run: Run): void {
@@ -107,9 +93,11 @@ export function makeCourse(parts: {
       const weights = faults.strike("weights_null", run) ? null : `${folder}/trained_model.tar`;
       return { version: `${run.destination}:${version}`, weights };
     }
-    const format = String(run.values["output_format"] ?? "png");
-    const names = Array.from({ length: run.imageCount }, (_, index) => `${folder}/out-${index}.${format}`);
-    return run.program.output === "single" ? (names[0] ?? null) : names;
+    const single = run.program.output === "single";
+    if (run.reel && single) return `${folder}/out.webm`;
+    const format = run.reel ? "webm" : String(run.values["output_format"] ?? "png");
+    const names = Array.from({ length: run.outputCount }, (_, index) => `${folder}/out-${index}.${format}`);
+    return single ? (names[0] ?? null) : names;
   }
 
   function end(run: Run, status: Exclude<Status, "starting" | "processing">, error: string | null = null): void {
@@ -119,6 +107,7 @@ export function makeCourse(parts: {
     if (status !== "succeeded") run.output = null;
     for (const timer of timers.get(run.id) ?? []) clearTimeout(timer);
     timers.delete(run.id);
+    intake.stop(run);
     bill.end(run);
     tell(run, "completed");
     for (const wake of waiting.get(run.id) ?? []) wake();
@@ -174,10 +163,11 @@ export function makeCourse(parts: {
       });
     },
 
-    close(): void {
+    async close(): Promise<void> {
       closed = true;
       for (const own of timers.values()) for (const timer of own) clearTimeout(timer);
       for (const wakers of waiting.values()) for (const wake of wakers) wake();
+      await intake.close();
     },
   };
 }

@@ -57,6 +57,7 @@ const SPECS = {
   output_slow: ms(30_000),
   // Around it
   file_error: nothing,
+  vanished: nothing,
   down: nothing,
 } as const satisfies Record<string, Spec>;
 

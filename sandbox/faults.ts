@@ -80,6 +80,13 @@ export function makeFaults() {
       return null;
     },
 
+    /** Says whether a standing rule would strike, and counts nothing. */
+    stands(name: FaultName, target: Target): boolean {
+      return [...rules.values()].some(
+        ({ fault, left, rule }) => fault.name === name && left !== 0 && matches(rule, target),
+      );
+    },
+
     /** True for the first `count` runs of one model with one text. */
     isAmongFirst(count: number, target: Target): boolean {
       const key = `${target.model}\n${target.text}`;

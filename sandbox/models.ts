@@ -1,5 +1,6 @@
 import { CATALOGUE, type CatalogueEntry, type Program, TRAINED } from "./catalogue.ts";
 import { type Clock, timestamp } from "./clock.ts";
+import type { Faults, Target } from "./faults.ts";
 import { schemaOf } from "./field.ts";
 import { sha256 } from "./id.ts";
 import { invalidVersion, notFound, Problem } from "./problem.ts";
@@ -37,7 +38,7 @@ const MAX_VERSIONS = 1_000; // versions a model
 export type Models = ReturnType<typeof makeModels>;
 
 /** The models that can be run: those of the catalogue, and what the account made. */
-export function makeModels(clock: Clock, account: string) {
+export function makeModels(clock: Clock, account: string, faults: Faults) {
   const models = new Map<string, Model>(
     CATALOGUE.map((entry) => [`${entry.owner}/${entry.name}`, published(entry, clock)]),
   );
@@ -48,15 +49,26 @@ export function makeModels(clock: Clock, account: string) {
 
   function get(owner: string, name: string): Model {
     const model = models.get(`${owner}/${name}`);
-    if (!model) throw notFound();
+    if (!model || faults.strike("vanished", asTarget(model))) throw notFound();
     return model;
   }
+
+  /** Not counted as a strike: nobody asked for this model by name. */
+  const isHere = (model: Model) => !faults.stands("vanished", asTarget(model));
 
   return {
     get,
 
     list(): Model[] {
-      return [...models.values()].sort((a, b) => b.createdAt - a.createdAt);
+      return [...models.values()].filter(isHere).sort((a, b) => b.createdAt - a.createdAt);
+    },
+
+    /** By the door of official models: what is not one of them is not there. */
+    official(owner: string, name: string): Chosen {
+      const model = get(owner, name);
+      const version = model.versions[0];
+      if (!model.official || !version) throw notFound();
+      return { model, version: "hidden", program: version.program };
     },
 
     /** By "owner/name" for official models, by "owner/name:version" or the version alone for all. */
@@ -65,12 +77,13 @@ export function makeModels(clock: Clock, account: string) {
       if (hash === undefined) {
         const model = models.get(path);
         const version = model?.versions[0];
-        if (!model?.official || !version) throw invalidVersion();
+        if (!model?.official || !version || faults.strike("vanished", asTarget(model))) throw invalidVersion();
         return { model, version: "hidden", program: version.program };
       }
       const found = byVersion.get(hash);
       if (!found || (path !== "" && path !== `${found.model.owner}/${found.model.name}`)) throw invalidVersion();
       const { model, version } = found;
+      if (faults.strike("vanished", asTarget(model))) throw invalidVersion();
       return { model, version: model.official ? "hidden" : version.id, program: version.program };
     },
 
@@ -120,8 +133,16 @@ export function makeModels(clock: Clock, account: string) {
     /** The model that a training is to write to; it must exist and belong to the account. */
     destination(reference: string): Model {
       const model = models.get(reference);
-      if (model?.owner !== account) throw notFound("The specified training destination does not exist");
+      if (model?.owner !== account || !isHere(model))
+        throw notFound("The specified training destination does not exist");
       return model;
+    },
+
+    /** The newest version of "owner/name", or the one of this id. */
+    version(path: string, id?: string): Version | undefined {
+      const model = models.get(path);
+      if (!model || !isHere(model)) return undefined;
+      return id === undefined ? model.versions[0] : model.versions.find((version) => version.id === id);
     },
 
     /** Adds what a training made. The same training always makes the same version. Null when the model is gone. */
@@ -134,6 +155,10 @@ export function makeModels(clock: Clock, account: string) {
       return version.id;
     },
   };
+}
+
+function asTarget({ owner, name }: Model): Target {
+  return { model: `${owner}/${name}`, text: "", own: [] };
 }
 
 function published(entry: CatalogueEntry, clock: Clock): Model {

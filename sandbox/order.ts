@@ -65,7 +65,8 @@ export function makeRun(
     version: kind === "training" && chosen.version === "hidden" ? (model.versions[0]?.id ?? "hidden") : chosen.version,
     program,
     price: training?.price ?? program.price,
-    imageCount: whole(values["num_outputs"], 1),
+    outputCount: whole(values["num_outputs"], 1),
+    reel: kind === "prediction" ? (program.reel?.(values) ?? null) : null,
     totalSteps: Math.max(1, whole(values["num_inference_steps"] ?? values["steps"] ?? values["max_train_steps"], 28)),
     seed: whole(values["seed"], Number.parseInt(sha256(id).slice(0, 8), 16)),
     text: order.text,
@@ -85,6 +86,7 @@ export function makeRun(
     // "slow" means seconds of the wall, whatever the speed: whoever asks for it wants to see it.
     runMs: slow ? slow.amount * 1_000 : (training?.runMs ?? program.runMs) / parts.speed,
     status: "starting",
+    lora: null,
     startedAt: null,
     completedAt: null,
     output: null,

@@ -2,6 +2,8 @@ import type { Price, Program } from "./catalogue.ts";
 import { type Clock, timestamp } from "./clock.ts";
 import type { OwnFault } from "./faults.ts";
 import type { Input, Values } from "./field.ts";
+import type { Reel } from "./film.ts";
+import type { Lora } from "./lora.ts";
 
 export const WEBHOOK_EVENTS = ["start", "output", "logs", "completed"] as const;
 export type WebhookEvent = (typeof WEBHOOK_EVENTS)[number];
@@ -20,7 +22,10 @@ export interface Run {
   readonly version: string;
   readonly program: Program;
   readonly price: Price;
-  readonly imageCount: number;
+  /** Pictures or films. */
+  readonly outputCount: number;
+  /** What film it makes, if it makes films. */
+  readonly reel: Reel | null;
   readonly totalSteps: number;
   readonly seed: number;
   /** All words of the input, directives included. */
@@ -46,6 +51,8 @@ export interface Run {
   readonly listedAt: number;
   readonly runMs: number;
   status: Status;
+  /** Read when the run begins. */
+  lora: Lora | null;
   startedAt: number | null;
   completedAt: number | null;
   output: string | readonly string[] | { readonly version: string; readonly weights: string | null } | null;
@@ -90,9 +97,9 @@ export function portrait(run: Run, clock: Clock, keptMs: number, door: "predicti
 }
 
 function metrics(run: Run) {
-  const { createdAt, startedAt, completedAt, price, status, imageCount } = run;
+  const { createdAt, startedAt, completedAt, price, status, outputCount } = run;
   if (startedAt === null || completedAt === null) return {};
-  const counted = price.per === "image" && status === "succeeded" ? { image_count: imageCount } : {};
+  const counted = price.per === "image" && status === "succeeded" ? { image_count: outputCount } : {};
   return { ...counted, predict_time: seconds(completedAt - startedAt), total_time: seconds(completedAt - createdAt) };
 }
 

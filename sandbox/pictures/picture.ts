@@ -1,8 +1,9 @@
 import sharp, { type Sharp } from "sharp";
 import type { Values } from "../field.ts";
-import { furnishing } from "./furnishing.ts";
+import type { Lora } from "../lora.ts";
+import { editFor, emptied, masked, overlayFor, type Pixels } from "./edit.ts";
 import { label } from "./label.ts";
-import { randomFrom } from "./random.ts";
+import { loraMark } from "./lora.ts";
 import { scene } from "./scene.ts";
 
 sharp.cache(false); // every picture is drawn once; what is kept is kept by the gallery
@@ -15,6 +16,9 @@ export interface Sketch {
   readonly values: Values;
   /** The caller's own picture, for models that edit one. */
   readonly photo: Buffer | null;
+  /** Paints into the photo instead of over it: where this is light, or where the photo is transparent. */
+  readonly fill: { readonly mask: Buffer | null } | null;
+  readonly lora: Lora | null;
 }
 
 interface Size {
@@ -44,7 +48,9 @@ const MAX_PIXELS = 64_000_000; // pixels of a photo
 
 /** The finished picture. The same sketch gives the same bytes. */
 export function draw(sketch: Sketch): Promise<Buffer> {
-  return sketch.photo ? furnished(sketch, sketch.photo) : painted(sketch);
+  const { photo, fill } = sketch;
+  if (!photo) return painted(sketch);
+  return fill ? filled(sketch, photo, fill.mask) : edited(sketch, photo);
 }
 
 function painted(sketch: Sketch): Promise<Buffer> {
@@ -53,25 +59,48 @@ function painted(sketch: Sketch): Promise<Buffer> {
   const svg = framed(
     width,
     height,
-    scene(model, prompt, seed, width, height) + label(width, height, model, seed, prompt),
+    scene(model, prompt, seed, width, height) +
+      loraMark(width, height, sketch.lora) +
+      label(width, height, model, seed, prompt),
   );
   return encoded(sharp(svg).flatten({ background: "#101218" }), sketch.values);
 }
 
-/** The caller's photo, upright and as large as it was, with furniture on its lower part. */
-async function furnished(sketch: Sketch, photo: Buffer): Promise<Buffer> {
+/** The caller's photo, upright and as large as it was, changed as the words ask. */
+async function edited(sketch: Sketch, photo: Buffer): Promise<Buffer> {
   const { model, prompt, seed, values } = sketch;
   const wanted = SIZES[String(values["aspect_ratio"])];
   const upright = sharp(photo, { limitInputPixels: MAX_PIXELS }).rotate().flatten({ background: "#ffffff" });
   const fitted = wanted
     ? upright.resize({ ...wanted, fit: "cover" })
     : upright.resize({ width: MAX_SIDE, height: MAX_SIDE, fit: "inside", withoutEnlargement: true });
-  const { data, info } = await fitted.removeAlpha().toColourspace("srgb").raw().toBuffer({ resolveWithObject: true });
-  const { width, height, channels } = info;
-  const random = randomFrom(`${model}\n${prompt}\n${seed}`);
-  const overlay = furnishing(width, height, prompt, random) + label(width, height, model, seed, prompt);
-  const room = sharp(data, { raw: { width, height, channels } });
+  const edit = editFor(prompt);
+  const found = await pixelsOf(fitted);
+  const { data, width, height } = edit === "empty" ? await emptied(found) : found;
+  const overlay = overlayFor(edit, found, { model, prompt, seed }) + label(width, height, model, seed, prompt);
+  const room = sharp(data, { raw: { width, height, channels: 3 } });
   return encoded(room.composite([{ input: framed(width, height, overlay) }]), values);
+}
+
+/** The caller's photo with a scene where the mask is light; every other pixel is the caller's. */
+async function filled(sketch: Sketch, photo: Buffer, mask: Buffer | null): Promise<Buffer> {
+  const { model, prompt, seed, values } = sketch;
+  const bounds = { width: MAX_SIDE, height: MAX_SIDE, fit: "inside", withoutEnlargement: true } as const;
+  const upright = (bytes: Buffer) => sharp(bytes, { limitInputPixels: MAX_PIXELS }).rotate().resize(bounds);
+  const found = await pixelsOf(upright(photo));
+  const { width, height } = found;
+  const content = scene(model, prompt, seed, width, height) + label(width, height, model, seed, prompt);
+  const paint = await pixelsOf(sharp(framed(width, height, content)).flatten({ background: "#101218" }));
+  const light = mask
+    ? upright(mask).flatten({ background: "#000000" }).greyscale().extractChannel(0)
+    : upright(photo).ensureAlpha().extractChannel(3).negate();
+  const mixed = masked(found, paint.data, await light.toColourspace("b-w").raw().toBuffer());
+  return encoded(sharp(mixed, { raw: { width, height, channels: 3 } }), values);
+}
+
+async function pixelsOf(image: Sharp): Promise<Pixels> {
+  const { data, info } = await image.removeAlpha().toColourspace("srgb").raw().toBuffer({ resolveWithObject: true });
+  return { data, width: info.width, height: info.height };
 }
 
 function sizeOf(values: Values): Size {
@@ -89,7 +118,8 @@ function sixteenths(side: number): number {
   return Math.max(64, Math.round(side / 16) * 16);
 }
 
-function framed(width: number, height: number, content: string): Buffer {
+/** SVG of this size around its content. */
+export function framed(width: number, height: number, content: string): Buffer {
   return Buffer.from(
     `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}">${content}</svg>`,
   );

@@ -17,6 +17,7 @@ const TYPES: Readonly<Record<string, string>> = {
   webp: "image/webp",
   png: "image/png",
   jpg: "image/jpeg",
+  webm: "video/webm", // real models answer mp4; see film.ts
   tar: "application/x-tar",
 };
 
@@ -50,8 +51,8 @@ export function deliveryRoutes({ runs, faults, gallery, clock, options }: Cloud)
       const run = runs.get(parse(page, request.params).id);
       if (!run) return nothing(reply);
       const about = portrait(run, clock, options.outputTtlMs, "predictions");
-      const images = [about.output].flat().filter((url) => typeof url === "string");
-      const shown = images.map((url) => `<img src="${escaped(url)}" width="480" alt="output">`).join("\n");
+      const urls = [about.output].flat().filter((url) => typeof url === "string");
+      const shown = urls.map((url) => shownAs(run, escaped(url))).join("\n");
       const html = `<!DOCTYPE html><meta charset="utf-8"><title>${run.id}</title><h1>${escaped(run.model)}: ${run.status}</h1>
 ${shown}<pre>${escaped(JSON.stringify(about, null, 2))}</pre>\n`;
       return reply.type("text/html; charset=utf-8").send(html);
@@ -62,6 +63,12 @@ ${shown}<pre>${escaped(JSON.stringify(about, null, 2))}</pre>\n`;
     if (name === "trained_model.tar") return weightsOf(run);
     return gallery.picture(run, Number(/^out-(\d+)/.exec(name)?.[1] ?? 0));
   }
+}
+
+function shownAs(run: Run, url: string): string {
+  return run.reel
+    ? `<video src="${url}" width="480" autoplay loop muted controls></video>`
+    : `<img src="${url}" width="480" alt="output">`;
 }
 
 /** Only what the run's output names can be fetched. */

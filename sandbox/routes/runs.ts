@@ -44,18 +44,18 @@ export function runRoutes(cloud: Cloud) {
     api.post("/models/:owner/:name/predictions", async (request, reply) => {
       const { owner, name } = parse(modelPath, request.params);
       // A community model has no such door: the answer is 404, not a hint.
-      if (!models.get(owner, name).official) throw notFound();
+      const chosen = models.official(owner, name);
       const body = parse(byModel, request.body);
       checkWebhook(body.webhook);
-      const chosen = models.choose(`${owner}/${name}`);
       return accept(request, reply, makeOrder({ ...wanted(request, body), kind: "prediction", chosen }));
     });
 
     api.post("/models/:owner/:name/versions/:version/trainings", async (request, reply) => {
       const path = parse(versionPath, request.params);
       const model = models.get(path.owner, path.name);
-      if (!model.versions.some(({ id }) => id === path.version)) throw notFound();
-      const chosen = models.choose(`${path.owner}/${path.name}:${path.version}`);
+      const version = model.versions.find(({ id }) => id === path.version);
+      if (!version) throw notFound();
+      const chosen = { model, version: model.official ? "hidden" : version.id, program: version.program };
       if (!chosen.program.training) {
         throw new Problem(422, {
           title: "Not trainable",
