@@ -1,6 +1,7 @@
 import { writeFile } from "node:fs/promises";
 import { Command, InvalidArgumentError } from "commander";
 import { type AcceptOptions, benchAccept } from "./accept.ts";
+import { type ArchiveOptions, benchArchive } from "./archive.ts";
 import { render } from "./report.ts";
 import { ROWS, type RowId } from "./rows.ts";
 import { type Serving, serve } from "./serve.ts";
@@ -36,6 +37,15 @@ program
     print(render(report));
     if (json) await writeFile(json, `${JSON.stringify(report, null, 2)}\n`);
     process.exitCode = report.problems.length > 0 ? 1 : 0;
+  });
+
+program
+  .command("archive")
+  .description("memory and time for the ZIP of a training's photos, against reading them all first")
+  .option("--photos <n>", "photos of about 10 MB each", whole(1), 40)
+  .option("--rounds <n>", "archives made in each way, taken in turns", whole(1), 3)
+  .action(async (options: ArchiveOptions) => {
+    print(await benchArchive(options, (line) => void process.stderr.write(`${line}\n`)));
   });
 
 program

@@ -1,9 +1,10 @@
 import { randomUUID } from "node:crypto";
 import { v7 as uuidv7 } from "uuid";
 import { demo } from "../apps/demo.ts";
+import { toRequest } from "../src/api/ordering.ts";
+import { type Submission, submissionSchema } from "../src/api/submission.ts";
 import type { AcceptRequest } from "../src/db/accept.ts";
-import { generation, generationInput } from "../src/domain/kinds/generation.ts";
-import { price } from "../src/domain/pricing.ts";
+import { type Fitted, fitWish } from "../src/domain/request.ts";
 
 const INPUT = {
   prompt:
@@ -20,28 +21,14 @@ export function bodyOf(user: string): string {
 
 /** What the API makes of that body: for the rows that have no HTTP. */
 export function requestOf(userId: string, idempotencyKey: string = randomUUID()): AcceptRequest {
-  const { count, minSuccess } = generation.variants(PARSED);
-  const { credits, lines } = price(generation.price(PARSED, demo));
-  return {
-    id: uuidv7(),
-    appId: demo.id,
-    userId,
-    kind: generation.name,
-    model: generation.defaultModel,
-    input: PARSED,
-    files: {},
-    metadata: METADATA,
-    variants: count,
-    minSuccess,
-    maxAttempts: 3,
-    maxRebuys: 1,
-    credits,
-    priceLines: lines,
-    idempotencyKey,
-    fingerprint: FINGERPRINT,
-    deadlineSeconds: 3_600,
-  };
+  return { ...REQUEST, id: uuidv7(), userId, idempotencyKey };
 }
 
-const PARSED = generationInput.parse(INPUT);
-const FINGERPRINT = "5d".repeat(32);
+const SUBMISSION: Submission = submissionSchema.parse(JSON.parse(bodyOf("anybody")));
+const REQUEST = toRequest({ jobDeadlineSeconds: 3_600 }, demo, "any", SUBMISSION, fitted(SUBMISSION), {});
+
+function fitted(submission: Submission): Fitted {
+  const fitting = fitWish(demo, null, submission);
+  if (!fitting.ok) throw new Error(`the bench's own order is refused: ${JSON.stringify(fitting.problems)}`);
+  return fitting.fitted;
+}

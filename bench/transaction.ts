@@ -4,8 +4,8 @@ import type { Db } from "../src/db/client.ts";
 
 const INSERT_JOB = `
   insert into jobs (id, app_id, user_id, kind, model, input, files, metadata, variants, min_success, max_attempts,
-                    max_rebuys, credits, price_lines, idempotency_key, fingerprint, deadline_at, due_at)
-  values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, decode($16, 'hex'), $17, $18)
+                    max_rebuys, credits, price_lines, idempotency_key, fingerprint, deadline_at, due_at, plan, price_book)
+  values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, decode($16, 'hex'), $17, $18, $19, $20)
   on conflict on constraint jobs_app_id_idempotency_key_key do nothing returning id`;
 const TAKE_CREDITS = `
   update accounts set balance = balance - $1, entries = entries + 1
@@ -58,6 +58,8 @@ async function accept(client: PoolClient, request: AcceptRequest): Promise<Accep
       request.fingerprint,
       new Date(Date.now() + request.deadlineSeconds * 1_000),
       new Date(Date.now() + 3_000),
+      request.plan,
+      request.priceBook,
     ],
   });
   if (job.rowCount !== 1)
@@ -71,5 +73,5 @@ async function accept(client: PoolClient, request: AcceptRequest): Promise<Accep
     text: INSERT_ENTRY,
     values: [appId, userId, account.entries, -credits, account.balance, request.id, request.kind],
   });
-  return { outcome: "accepted", jobId: request.id, available: Number(account.balance) };
+  return { outcome: "accepted", jobId: request.id, available: Number(account.balance), retryAfter: null, detail: null };
 }

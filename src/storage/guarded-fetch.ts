@@ -1,6 +1,10 @@
+import { createHash } from "node:crypto";
 import { lookup as resolveName } from "node:dns/promises";
 import { setMaxListeners } from "node:events";
+import { createWriteStream } from "node:fs";
+import { rm } from "node:fs/promises";
 import { isIP } from "node:net";
+import { pipeline } from "node:stream/promises";
 import pRetry from "p-retry";
 import { Agent, type Dispatcher, errors } from "undici";
 import { makeAddressGuard } from "./address.ts";
@@ -11,6 +15,12 @@ export { type FetchRefusal, FetchRefused } from "./fetch-refused.ts";
 
 /** Reads a file from a URL that somebody else wrote: a user, or a provider. Throws FetchRefused, or the signal's reason. */
 export type FetchFile = (url: string, limits: FetchLimits) => Promise<FetchedFile>;
+
+/**
+ * The same, into a file at `path`, over what is there, on the disk when it returns; memory holds pieces. Throws what the
+ * disk throws too. Where it throws there is no file at `path`.
+ */
+export type FetchToFile = (url: string, path: string, limits: FetchLimits) => Promise<DownloadedFile>;
 
 export interface FetchLimits {
   readonly maxBytes: number;
@@ -23,6 +33,16 @@ export interface FetchedFile {
   readonly bytes: Buffer;
   /** What the sender says; never trust it, sniff. */
   readonly contentType: string | null;
+  /** After redirects. */
+  readonly finalUrl: string;
+}
+
+export interface DownloadedFile {
+  readonly bytes: number;
+  /** What the sender says; never trust it, sniff. */
+  readonly contentType: string | null;
+  /** Of what is in the file, in hex. */
+  readonly sha256: string;
   /** After redirects. */
   readonly finalUrl: string;
 }
@@ -51,6 +71,33 @@ const IDLE_MS = 10_000;
  * cookies, kept-alive connections or decompression; redirects pass the whole check again.
  */
 export function makeGuardedFetch(options: GuardOptions = {}): FetchFile {
+  const get = makeGuardedGet(options);
+  return (url, limits) => get(url, limits, collect);
+}
+
+/** The same guards for what is too large to hold: archives, models, videos. */
+export function makeGuardedDownload(options: GuardOptions = {}): FetchToFile {
+  const get = makeGuardedGet(options);
+  return async (url, path, limits) => {
+    try {
+      return await get(url, limits, (answer) => writeTo(path, answer));
+    } catch (error) {
+      await rm(path, { force: true });
+      throw error;
+    }
+  };
+}
+
+/** What `take` makes of an answer's body; it must read all of it, or throw. */
+interface Answer {
+  readonly contentType: string | null;
+  readonly finalUrl: string;
+  /** At most `maxBytes`, and as many as the sender declared. Throws FetchRefused. */
+  readonly pieces: AsyncIterable<Buffer>;
+}
+type Take<T> = (answer: Answer) => Promise<T>;
+
+function makeGuardedGet(options: GuardOptions): <T>(url: string, limits: FetchLimits, take: Take<T>) => Promise<T> {
   const { ports = [443], maxRedirects = 3, resolve = (name) => resolveName(name, { all: true }) } = options;
   const isPublic = makeAddressGuard(options.deniedRanges);
   const allowedOrigins = new Set((options.allowedOrigins ?? []).map(originOf));
@@ -87,16 +134,15 @@ export function makeGuardedFetch(options: GuardOptions = {}): FetchFile {
     return addresses;
   }
 
-  /** One request. Either the file, or where to go on. */
-  async function hop(url: URL, limits: FetchLimits, stop: AbortSignal): Promise<FetchedFile | URL> {
+  /** One request. Either what was taken, or where to go on. */
+  async function hop<T>(url: URL, limits: FetchLimits, take: Take<T>, stop: AbortSignal): Promise<{ taken: T } | URL> {
     const addresses = await orStop(addressesOf(url), stop);
     const agent = new Agent({
       connect: connectorTo(addresses, (address) => isAllowed(url) || isPublic(address), stop),
       pipelining: 0,
     });
-    let answer: Dispatcher.ResponseData | undefined;
     try {
-      answer = await agent.request({
+      const request = agent.request({
         origin: url.origin,
         path: `${url.pathname}${url.search}`,
         method: "GET",
@@ -105,30 +151,33 @@ export function makeGuardedFetch(options: GuardOptions = {}): FetchFile {
         bodyTimeout: Math.min(IDLE_MS, limits.timeoutMs),
         signal: stop,
       });
+      const answer = await request.catch((error: unknown) => {
+        throw stop.aborted ? error : classified(error, false);
+      });
       // A body that is left unread is cut off below, which it reports as an error that means nothing.
       answer.body.on("error", () => {});
       const location = textOf(answer.headers["location"]);
       if (REDIRECTS.has(answer.statusCode) && location !== null) return parse(location, url);
-      return await read(answer, url, limits.maxBytes);
-    } catch (error) {
-      throw stop.aborted ? error : classified(error, answer !== undefined);
+      const contentType = textOf(answer.headers["content-type"]);
+      const pieces = piecesOf(answer, limits.maxBytes, stop);
+      return { taken: await take({ contentType, finalUrl: url.href, pieces }) };
     } finally {
       // Nothing waits for the socket to close: the far end could draw that out.
       void agent.destroy();
     }
   }
 
-  async function follow(text: string, limits: FetchLimits, stop: AbortSignal): Promise<FetchedFile> {
+  async function follow<T>(text: string, limits: FetchLimits, take: Take<T>, stop: AbortSignal): Promise<T> {
     let url = parse(text);
     for (let redirects = 0; redirects <= maxRedirects; redirects++) {
-      const result = await hop(url, limits, stop);
-      if (!(result instanceof URL)) return result;
+      const result = await hop(url, limits, take, stop);
+      if (!(result instanceof URL)) return result.taken;
       url = result;
     }
     throw refused("too_many_redirects", `The URL redirects more than ${maxRedirects} times. Give the final one.`);
   }
 
-  return async (url, limits) => {
+  return async (url, limits, take) => {
     limits.signal?.throwIfAborted();
     const stop = new AbortController();
     // A few per redirect; all go with this fetch.
@@ -138,7 +187,7 @@ export function makeGuardedFetch(options: GuardOptions = {}): FetchFile {
     // Not AbortSignal.any: a worker's signal lives as long as the worker, and would remember every fetch.
     limits.signal?.addEventListener("abort", abort);
     try {
-      return await follow(url, limits, stop.signal);
+      return await follow(url, limits, take, stop.signal);
     } catch (error) {
       limits.signal?.throwIfAborted();
       if (error instanceof FetchRefused) throw error;
@@ -161,20 +210,65 @@ export interface RetryOptions {
 export function fetchWithRetry(
   fetchFile: FetchFile,
   url: string,
-  limits: Omit<FetchLimits, "timeoutMs"> & { readonly timeoutMs?: number },
-  { attempts = 3, firstDelayMs = 1_000 }: RetryOptions = {},
+  limits: LooseLimits,
+  options: RetryOptions = {},
 ): Promise<FetchedFile> {
-  return pRetry(() => fetchFile(url, { timeoutMs: 30_000, ...limits }), {
+  return withRetry(() => fetchFile(url, { timeoutMs: 30_000, ...limits }), limits.signal, options);
+}
+
+/** The same for files that are larger: 10 minutes for each of three attempts, each of which begins anew. */
+export function downloadWithRetry(
+  fetchToFile: FetchToFile,
+  url: string,
+  path: string,
+  limits: LooseLimits,
+  options: RetryOptions = {},
+): Promise<DownloadedFile> {
+  return withRetry(() => fetchToFile(url, path, { timeoutMs: 600_000, ...limits }), limits.signal, options);
+}
+
+type LooseLimits = Omit<FetchLimits, "timeoutMs"> & { readonly timeoutMs?: number };
+
+function withRetry<T>(
+  work: () => Promise<T>,
+  signal: AbortSignal | undefined,
+  { attempts = 3, firstDelayMs = 1_000 }: RetryOptions,
+): Promise<T> {
+  return pRetry(work, {
     retries: attempts - 1,
     factor: 2,
     minTimeout: firstDelayMs,
-    signal: limits.signal,
+    signal,
     shouldRetry: ({ error }) => error instanceof FetchRefused && error.retryable,
   });
 }
 
-async function read(answer: Dispatcher.ResponseData, url: URL, maxBytes: number): Promise<FetchedFile> {
-  const { statusCode: status, headers, body } = answer;
+async function collect({ pieces, contentType, finalUrl }: Answer): Promise<FetchedFile> {
+  const chunks: Buffer[] = [];
+  for await (const piece of pieces) chunks.push(piece);
+  return { bytes: Buffer.concat(chunks), contentType, finalUrl };
+}
+
+async function writeTo(path: string, { pieces, contentType, finalUrl }: Answer): Promise<DownloadedFile> {
+  const hash = createHash("sha256");
+  let bytes = 0;
+  const meter = async function* () {
+    for await (const piece of pieces) {
+      hash.update(piece);
+      bytes += piece.length;
+      yield piece;
+    }
+  };
+  await pipeline(meter, createWriteStream(path, { flush: true }));
+  return { bytes, contentType, sha256: hash.digest("hex"), finalUrl };
+}
+
+/** What goes wrong here is the sender's doing; what goes wrong where the pieces go is not, and passes by. */
+async function* piecesOf(
+  { statusCode: status, headers, body }: Dispatcher.ResponseData,
+  maxBytes: number,
+  stop: AbortSignal,
+): AsyncGenerator<Buffer, void, undefined> {
   if (status !== 200) {
     throw new FetchRefused("http_status", `The server answered ${status} instead of the file. ${OPEN}`, { status });
   }
@@ -189,15 +283,18 @@ async function read(answer: Dispatcher.ResponseData, url: URL, maxBytes: number)
   const length = textOf(headers["content-length"]);
   if (length !== null && Number(length) > maxBytes) throw tooLarge();
 
-  const chunks: Buffer[] = [];
   let received = 0;
-  for await (const chunk of body as AsyncIterable<Buffer>) {
-    received += chunk.length;
+  const source = (body as AsyncIterable<Buffer>)[Symbol.asyncIterator]();
+  for (;;) {
+    const next = await source.next().catch((error: unknown) => {
+      throw stop.aborted ? error : classified(error, true);
+    });
+    if (next.done) break;
+    received += next.value.length;
     if (received > maxBytes) throw tooLarge();
-    chunks.push(chunk);
+    yield next.value;
   }
   if (length !== null && received !== Number(length)) throw refusedTruncated();
-  return { bytes: Buffer.concat(chunks, received), contentType: textOf(headers["content-type"]), finalUrl: url.href };
 }
 
 function classified(error: unknown, answered: boolean): unknown {

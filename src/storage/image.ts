@@ -65,7 +65,7 @@ const THUMBNAIL_SIDE = 320;
 /** No smaller than what a caller lets `inspectImage` pass: an upscaler's output must not be stored without its thumbnail. */
 const THUMBNAIL_MAX_PIXELS = 100_000_000;
 /** 100 million pixels take seconds; what takes this long was made to. */
-const DECODE_SECONDS = 30;
+export const DECODE_SECONDS = 30;
 
 /**
  * One core per picture, and no cache: pictures here are seen once. Decoding happens on Node's four shared threads; one
@@ -73,7 +73,8 @@ const DECODE_SECONDS = 30;
  */
 sharp.concurrency(1);
 sharp.cache(false);
-const takeTurn = makeTurns(Math.min(availableParallelism(), 3));
+/** Everything that decodes goes through here. Never within another turn: that would wait for itself. */
+export const takeTurn = makeTurns(Math.min(availableParallelism(), 3));
 
 /** Null for everything that is not on the allow list, whatever it is called. */
 export async function sniff(bytes: Buffer): Promise<Sniffed | null> {
@@ -181,7 +182,8 @@ async function decode(bytes: Buffer, header: Metadata, pages: number, maxPixels:
   }
 }
 
-function asRefusal(error: unknown, maxPixels: number): unknown {
+/** What sharp threw, as the ImageRefused that it means; other errors as they are. */
+export function asRefusal(error: unknown, maxPixels: number): unknown {
   const words = error instanceof Error ? error.message : "";
   // Says something about this machine's load, not about the file.
   if (words.startsWith("timeout")) return error;

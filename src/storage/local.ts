@@ -1,5 +1,18 @@
 import { createHmac, randomUUID, timingSafeEqual } from "node:crypto";
-import { type FileHandle, mkdir, open, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { constants } from "node:fs";
+import {
+  chmod,
+  copyFile,
+  type FileHandle,
+  mkdir,
+  open,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  stat,
+  writeFile,
+} from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { checkKey, checkTtl } from "./key.ts";
 import { FileNotFound, type Storage, type StoredFile } from "./storage.ts";
@@ -40,23 +53,38 @@ export function makeLocalStorage(options: LocalStorageOptions): LocalStorage {
   const sign = (key: string, expires: string) =>
     createHmac("sha256", secret).update(`file url\n${key}\n${expires}`).digest("base64url");
 
+  /** `write` makes the body in a new file, synced; only then does it get its name. */
+  async function keep(key: string, contentType: string, write: (aside: string) => Promise<void>): Promise<void> {
+    const [file, type] = [fileOf(key), typeOf(key)];
+    const aside = join(temporary, randomUUID());
+    await mkdir(temporary, { recursive: true });
+    try {
+      await writeFile(`${aside}.type`, contentType, { flag: "wx", flush: true });
+      await write(aside);
+      // The body's rename is what makes the file exist, so its type is there first.
+      await moveInto(`${aside}.type`, type);
+      await moveInto(aside, file);
+    } finally {
+      await rm(`${aside}.type`, { force: true });
+      await rm(aside, { force: true });
+    }
+  }
+
   const storage: LocalStorage = {
     name: "local",
 
     async put(key, body, contentType) {
-      const [file, type] = [fileOf(key), typeOf(key)];
-      const aside = join(temporary, randomUUID());
-      await mkdir(temporary, { recursive: true });
-      try {
-        await writeFile(`${aside}.type`, contentType, { flag: "wx", flush: true });
-        await writeFile(aside, body, { flag: "wx", flush: true });
-        // The body's rename is what makes the file exist, so its type is there first.
-        await moveInto(`${aside}.type`, type);
-        await moveInto(aside, file);
-      } finally {
-        await rm(`${aside}.type`, { force: true });
-        await rm(aside, { force: true });
-      }
+      await keep(key, contentType, (aside) => writeFile(aside, body, { flag: "wx", flush: true }));
+    },
+
+    async putFile(key, path, contentType) {
+      await keep(key, contentType, async (aside) => {
+        // Where the file system can, the copy shares the bytes.
+        await copyFile(path, aside, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE);
+        // A copy takes on the rights of its original; the one that serves it must be able to read it.
+        await chmod(aside, 0o644);
+        await sync(aside);
+      });
     },
 
     async get(key) {
@@ -127,7 +155,11 @@ async function moveInto(from: string, to: string): Promise<void> {
   await mkdir(folder, { recursive: true });
   await rename(from, to);
   // The new name, too, must survive a power cut: a job that says "stored" is never stored again.
-  const handle = await open(folder);
+  await sync(folder);
+}
+
+async function sync(path: string): Promise<void> {
+  const handle = await open(path);
   try {
     await handle.sync();
   } finally {

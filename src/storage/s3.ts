@@ -1,4 +1,6 @@
 import { randomUUID } from "node:crypto";
+import { createReadStream } from "node:fs";
+import { stat } from "node:fs/promises";
 import { Readable } from "node:stream";
 import { text } from "node:stream/consumers";
 import {
@@ -10,6 +12,7 @@ import {
   S3ServiceException,
 } from "@aws-sdk/client-s3";
 import { getSignedUrl } from "@aws-sdk/s3-request-presigner";
+import pRetry from "p-retry";
 import { checkKey, checkTtl } from "./key.ts";
 import { FileNotFound, type Storage } from "./storage.ts";
 
@@ -27,13 +30,16 @@ export interface S3StorageOptions {
   readonly prefix?: string;
 }
 
-/** One request, body included; 100 MB at 1 MB/s. */
+/** One request, body included; 100 MB at 1 MB/s. What is larger gets longer, at the same speed. */
 const REQUEST_MS = 100_000;
+const BYTES_PER_MS = 1_000;
 const CONNECT_MS = 5_000;
 /** A socket that says nothing for so long is dead. */
 const IDLE_MS = 20_000;
 /** Every call here may be repeated, so the client may try again by itself. */
 const ATTEMPTS = 3;
+/** Between the attempts with a file; doubled. */
+const FIRST_DELAY_MS = 500;
 
 /** S3, Cloudflare R2, MinIO, and what else speaks their protocol. */
 export function makeS3Storage(options: S3StorageOptions): Storage {
@@ -63,6 +69,24 @@ export function makeS3Storage(options: S3StorageOptions): Storage {
 
     async put(key, body, contentType) {
       await client.send(new PutObjectCommand({ ...at(key), Body: body, ContentType: contentType }));
+    },
+
+    async putFile(key, path, contentType) {
+      const place = at(key);
+      const { size } = await stat(path);
+      const requestTimeout = Math.max(REQUEST_MS, Math.ceil(size / BYTES_PER_MS));
+      // The client does not try again by itself with a stream, for it is used up. Each attempt here gets a new one.
+      const attempt = async () => {
+        const body = createReadStream(path);
+        try {
+          const command = new PutObjectCommand({ ...place, Body: body, ContentLength: size, ContentType: contentType });
+          await client.send(command, { requestTimeout });
+        } finally {
+          body.destroy();
+        }
+      };
+      const shouldRetry = ({ error }: { error: Error }) => mayWorkLater(error);
+      await pRetry(attempt, { retries: ATTEMPTS - 1, factor: 2, minTimeout: FIRST_DELAY_MS, shouldRetry });
     },
 
     async get(key) {
@@ -116,6 +140,13 @@ export function makeS3Storage(options: S3StorageOptions): Storage {
     },
   };
   return storage;
+}
+
+/** No answer, one that says "later", or a server in trouble; not a refusal, and not a file that is missing here. */
+function mayWorkLater(error: Error): boolean {
+  const status = error instanceof S3ServiceException ? error.$metadata.httpStatusCode : undefined;
+  if (status !== undefined) return status >= 500 || status === 408 || status === 429;
+  return !("syscall" in error && "path" in error);
 }
 
 /** What is wrong, and what to do about it, in one line an operator can act on. */
