@@ -27,3 +27,26 @@ export async function findInput(db: Db, appId: string, id: string): Promise<Asse
     .where(and(eq(assets.id, id), eq(assets.appId, appId), eq(assets.role, "input")));
   return row ?? null;
 }
+
+/** A ZIP of photos, content-addressed by its key; null when it has not been made yet. */
+export async function findArchive(db: Db, storageKey: string): Promise<Asset | null> {
+  const [row] = await db.select().from(assets).where(eq(assets.storageKey, storageKey));
+  return row ?? null;
+}
+
+/** Notes a ZIP that is in the store; two who made the same one at the same time note it once. */
+export async function saveArchive(db: Db, asset: typeof assets.$inferInsert): Promise<Asset> {
+  await db.insert(assets).values(asset).onConflictDoNothing();
+  const saved = await findArchive(db, asset.storageKey);
+  if (!saved) throw new Error("an archive was neither inserted nor found");
+  return saved;
+}
+
+/** What was measured of a photo before, as `savePhotoFacts` kept it; null when it was not. The same bytes are judged once. */
+export function photoFacts<T>(asset: Pick<Asset, "facts">): T | null {
+  return (asset.facts as T | null) ?? null;
+}
+
+export async function savePhotoFacts(db: Db, assetId: string, facts: unknown): Promise<void> {
+  await db.update(assets).set({ facts }).where(eq(assets.id, assetId));
+}

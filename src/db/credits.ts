@@ -16,7 +16,7 @@ export async function balanceOf(db: Db, appId: string, userId: string): Promise<
       balance: accounts.balance,
       // A day's allowance is put in place by the first charge or grant of the day; it is there before.
       allowance: sql<number>`(case when allowance_on = (now() at time zone 'utc')::date then allowance
-        else (select daily_allowance from apps where id = ${accounts.appId}) end)::float8`,
+        else daily_allowance_of(${accounts.appId}, ${accounts.plan}) end)::float8`,
     })
     .from(accounts)
     .where(and(eq(accounts.appId, appId), eq(accounts.userId, userId)));

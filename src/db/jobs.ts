@@ -130,7 +130,10 @@ export async function apply(
         .values([...options.assets])
         .onConflictDoNothing();
     const ended = isEnded(job) && !isEnded(before.job);
-    if (ended) await tx.execute(sql`select settle_job(${jobId}, ${settlement(job, before.credits).kept})`);
+    if (ended) {
+      await tx.execute(sql`select settle_job(${jobId}, ${settlement(job, before.credits).kept})`);
+      await tx.execute(sql`select conclude_job(${jobId})`);
+    }
     await options.beforeCommit?.();
     return { ...before, job, version, vanished: [], changed: true, ended };
   });
@@ -175,6 +178,7 @@ async function writeRun(tx: Queryable, before: JobRecord, run: Run, lookAt: Date
   const columns = {
     status: run.status,
     version: run.version,
+    destination: run.destination,
     providerRunId: run.providerRunId,
     sendBefore: run.sendBefore,
     sentAt: run.sentAt,
@@ -191,6 +195,7 @@ async function writeRun(tx: Queryable, before: JobRecord, run: Run, lookAt: Date
     endedAt: run.endedAt,
     seconds: run.seconds,
     costMicroUsd: run.costMicroUsd,
+    trainedVersion: run.trainedVersion,
     ...(look === undefined ? {} : { nextLookAt: look }),
   };
   if (old) await tx.update(runs).set(columns).where(eq(runs.id, run.id));

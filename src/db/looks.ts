@@ -12,6 +12,8 @@ export interface DueLook {
   readonly model: string;
   readonly version: string | null;
   readonly input: Readonly<Record<string, unknown>>;
+  /** Null: it is no training. */
+  readonly destination: string | null;
   readonly providerRunId: string | null;
   readonly sentAt: Date;
   /** From when on nobody writes it any more. */
@@ -35,7 +37,7 @@ export async function claimLooks(db: Db, limit: number): Promise<DueLook[]> {
     update runs set next_look_at = now() + interval '12 seconds', looks = looks + 1
     where id in (
       select id from runs where next_look_at <= now() order by next_look_at limit ${limit} for update skip locked)
-    returning id, job_id, status, provider, model, version, input, provider_run_id, looks, readings,
+    returning id, job_id, status, provider, model, version, input, destination, provider_run_id, looks, readings,
       (extract(epoch from coalesce(sent_at, created_at)) * 1000)::float8 as sent,
       (extract(epoch from coalesce(quiet_from, send_before + make_interval(secs => ${SENDER_GRACE_MS / 1_000}), sent_at, created_at)) * 1000)::float8 as quiet,
       (extract(epoch from expires_at) * 1000)::float8 as expires,
@@ -48,6 +50,7 @@ export async function claimLooks(db: Db, limit: number): Promise<DueLook[]> {
     model: row["model"] as string,
     version: row["version"] as string | null,
     input: row["input"] as Record<string, unknown>,
+    destination: row["destination"] as string | null,
     providerRunId: row["provider_run_id"] as string | null,
     looks: (row["looks"] as number) - 1,
     readings: row["readings"] as number,

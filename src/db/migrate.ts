@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { sql } from "drizzle-orm";
 import pg from "pg";
-import type { App } from "../domain/app.ts";
+import { type App, planOf } from "../domain/app.ts";
 import type { Db } from "./client.ts";
 
 /** Any number: the same for every process that migrates this database, so that they take turns. */
@@ -75,13 +75,23 @@ export async function pendingMigrations(db: Pick<Db, "execute">): Promise<string
 /** Writes what the database needs of the apps' definitions. An app that is no longer defined keeps its row: it has money. */
 export async function saveApps(databaseUrl: string, apps: readonly App[]): Promise<void> {
   await withClient(databaseUrl, async (client) => {
-    for (const app of apps)
+    for (const app of apps) {
+      const allowance = planOf(app, null).plan.dailyAllowance;
       await client.query(
-        `insert into apps (id, name, signup_grant, daily_allowance) values ($1, $2, $3, $4)
+        `insert into apps (id, name, signup_grant, daily_allowance, default_plan) values ($1, $2, $3, $4, $5)
          on conflict (id) do update set name = excluded.name, signup_grant = excluded.signup_grant,
-           daily_allowance = excluded.daily_allowance, updated_at = now()`,
-        [app.id, app.name, app.signupGrant, app.dailyAllowance],
+           daily_allowance = excluded.daily_allowance, default_plan = excluded.default_plan, updated_at = now()`,
+        [app.id, app.name, app.signupGrant, allowance, app.defaultPlan],
       );
+      // Who is on a plan that is no longer defined has the default's.
+      await client.query("delete from plans where app_id = $1 and name <> all($2)", [app.id, Object.keys(app.plans)]);
+      for (const [name, plan] of Object.entries(app.plans))
+        await client.query(
+          `insert into plans (app_id, name, daily_allowance) values ($1, $2, $3)
+           on conflict (app_id, name) do update set daily_allowance = excluded.daily_allowance`,
+          [app.id, name, plan.dailyAllowance],
+        );
+    }
   });
 }
 

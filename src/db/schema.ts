@@ -1,6 +1,7 @@
 import { sql } from "drizzle-orm";
 import {
   bigint,
+  boolean,
   customType,
   integer,
   jsonb,
@@ -11,9 +12,10 @@ import {
   timestamp,
   uuid,
 } from "drizzle-orm/pg-core";
+import type { Family } from "../domain/catalogue.ts";
 import type { FailureCode } from "../domain/failure.ts";
 import type { JobStatus } from "../domain/job.ts";
-import type { KindName } from "../domain/kinds/kind.ts";
+import type { Clamp, KindName } from "../domain/kinds/kind.ts";
 import type { PriceLine } from "../domain/pricing.ts";
 import type { RunStatus } from "../domain/run.ts";
 
@@ -21,6 +23,8 @@ import type { RunStatus } from "../domain/run.ts";
  * The tables as TypeScript sees them. `migrations/` is the definition, with the reasons; test/db-schema.test.ts
  * compares the two.
  */
+export type AssetRole = "input" | "output" | "thumbnail" | "archive" | "weights" | "lora";
+
 const time = (name: string) => timestamp(name, { withTimezone: true, mode: "date" });
 const bytes = customType<{ data: Buffer; driverData: Buffer }>({ dataType: () => "bytea" });
 const json = <T>(name: string) => jsonb(name).$type<T>().notNull();
@@ -43,6 +47,8 @@ export const accounts = pgTable(
     balance: bigint({ mode: "number" }).notNull().default(0),
     allowance: bigint({ mode: "number" }).notNull().default(0),
     allowanceOn: text("allowance_on"),
+    plan: text(),
+    allowanceGranted: bigint("allowance_granted", { mode: "number" }).notNull().default(0),
     entries: bigint({ mode: "number" }).notNull().default(0),
     createdAt: time("created_at").notNull().defaultNow(),
   },
@@ -98,6 +104,16 @@ export const jobs = pgTable("jobs", {
   createdAt: time("created_at").notNull().defaultNow(),
   startedAt: time("started_at"),
   endedAt: time("ended_at"),
+  plan: text(),
+  priceBook: text("price_book"),
+  clamps: json<readonly Clamp[]>("clamps").default([]),
+  quoteId: uuid("quote_id"),
+  batchId: uuid("batch_id"),
+  pipelineId: uuid("pipeline_id"),
+  experiment: text(),
+  arm: text(),
+  reuseHash: bytes("reuse_hash"),
+  callbackUrl: text("callback_url"),
 });
 
 export const runs = pgTable("runs", {
@@ -129,12 +145,14 @@ export const runs = pgTable("runs", {
   progress: real(),
   seconds: real(),
   costMicroUsd: bigint("cost_micro_usd", { mode: "number" }),
+  destination: text(),
+  trainedVersion: text("trained_version"),
 });
 
 export const assets = pgTable("assets", {
   id: uuid().primaryKey(),
   appId: text("app_id").notNull(),
-  role: text().$type<"input" | "output" | "thumbnail">().notNull(),
+  role: text().$type<AssetRole>().notNull(),
   jobId: uuid("job_id"),
   runId: uuid("run_id"),
   position: integer().notNull().default(0),
@@ -142,9 +160,12 @@ export const assets = pgTable("assets", {
   sha256: bytes().notNull(),
   bytes: bigint({ mode: "number" }).notNull(),
   contentType: text("content_type").notNull(),
-  width: integer().notNull(),
-  height: integer().notNull(),
+  /** Of pictures and films; null of everything else. */
+  width: integer(),
+  height: integer(),
   createdAt: time("created_at").notNull().defaultNow(),
+  durationMs: integer("duration_ms"),
+  facts: jsonb(),
 });
 
 export const settlements = pgTable("settlements", {
@@ -177,3 +198,140 @@ export const webhookInbox = pgTable("webhook_inbox", {
   status: text().notNull(),
   receivedAt: time("received_at").notNull().defaultNow(),
 });
+
+export const quotes = pgTable("quotes", {
+  id: uuid().primaryKey(),
+  appId: text("app_id").notNull(),
+  userId: text("user_id").notNull(),
+  fingerprint: bytes().notNull(),
+  credits: bigint({ mode: "number" }).notNull(),
+  priceLines: json<readonly PriceLine[]>("price_lines"),
+  priceBook: text("price_book").notNull(),
+  request: json<unknown>("request"),
+  createdAt: time("created_at").notNull().defaultNow(),
+  expiresAt: time("expires_at").notNull(),
+});
+
+export const batches = pgTable("batches", {
+  id: uuid().primaryKey(),
+  appId: text("app_id").notNull(),
+  idempotencyKey: text("idempotency_key").notNull(),
+  fingerprint: bytes().notNull(),
+  metadata: json<Record<string, unknown>>("metadata").default({}),
+  size: integer().notNull(),
+  callbackUrl: text("callback_url"),
+  createdAt: time("created_at").notNull().defaultNow(),
+  acceptedAt: time("accepted_at"),
+  endedAt: time("ended_at"),
+});
+
+export const batchItems = pgTable(
+  "batch_items",
+  {
+    batchId: uuid("batch_id").notNull(),
+    ord: integer().notNull(),
+    jobId: uuid("job_id"),
+    problem: jsonb().$type<Record<string, unknown>>(),
+  },
+  (table) => [primaryKey({ columns: [table.batchId, table.ord] })],
+);
+
+export const pipelines = pgTable("pipelines", {
+  id: uuid().primaryKey(),
+  appId: text("app_id").notNull(),
+  userId: text("user_id").notNull(),
+  name: text().notNull().default(""),
+  status: text().$type<"running" | "completed" | "failed" | "canceled">().notNull().default("running"),
+  metadata: json<Record<string, unknown>>("metadata").default({}),
+  callbackUrl: text("callback_url"),
+  idempotencyKey: text("idempotency_key").notNull(),
+  fingerprint: bytes().notNull(),
+  cancelRequestedAt: time("cancel_requested_at"),
+  dueAt: time("due_at").defaultNow(),
+  createdAt: time("created_at").notNull().defaultNow(),
+  endedAt: time("ended_at"),
+});
+
+export const pipelineSteps = pgTable(
+  "pipeline_steps",
+  {
+    pipelineId: uuid("pipeline_id").notNull(),
+    ord: integer().notNull(),
+    name: text().notNull(),
+    after: text().array().notNull().default([]),
+    status: text().$type<"waiting" | "running" | "completed" | "failed" | "canceled">().notNull().default("waiting"),
+    attempt: integer().notNull().default(1),
+    jobId: uuid("job_id").notNull(),
+    request: json<unknown>("request"),
+    problem: jsonb().$type<Record<string, unknown>>(),
+  },
+  (table) => [primaryKey({ columns: [table.pipelineId, table.ord] })],
+);
+
+export const trainedModels = pgTable("trained_models", {
+  id: uuid().primaryKey(),
+  appId: text("app_id").notNull(),
+  userId: text("user_id").notNull(),
+  name: text().notNull(),
+  status: text().$type<"training" | "ready" | "failed" | "deleted">().notNull().default("training"),
+  family: text().$type<Family>().notNull(),
+  triggerWord: text("trigger_word").notNull(),
+  task: text().$type<"face" | "object" | "style">().notNull(),
+  resolution: integer().notNull(),
+  steps: integer().notNull(),
+  photos: integer().notNull(),
+  quality: integer().notNull(),
+  provider: text(),
+  providerVersion: text("provider_version"),
+  createdAt: time("created_at").notNull().defaultNow(),
+  readyAt: time("ready_at"),
+  deletedAt: time("deleted_at"),
+});
+
+export const ratings = pgTable(
+  "ratings",
+  {
+    jobId: uuid("job_id").notNull(),
+    variant: integer().notNull(),
+    score: integer().notNull(),
+    comment: text().notNull().default(""),
+    createdAt: time("created_at").notNull().defaultNow(),
+    updatedAt: time("updated_at").notNull().defaultNow(),
+  },
+  (table) => [primaryKey({ columns: [table.jobId, table.variant] })],
+);
+
+export const callbacks = pgTable("callbacks", {
+  id: uuid().primaryKey().defaultRandom(),
+  appId: text("app_id").notNull(),
+  type: text().notNull(),
+  jobId: uuid("job_id"),
+  batchId: uuid("batch_id"),
+  pipelineId: uuid("pipeline_id"),
+  url: text().notNull(),
+  attempts: integer().notNull().default(0),
+  nextAt: time("next_at").defaultNow(),
+  deliveredAt: time("delivered_at"),
+  gaveUpAt: time("gave_up_at"),
+  lastStatus: integer("last_status"),
+  lastError: text("last_error"),
+  createdAt: time("created_at").notNull().defaultNow(),
+});
+
+export const catalogueState = pgTable(
+  "catalogue_state",
+  {
+    provider: text().notNull(),
+    model: text().notNull(),
+    status: text().$type<"ok" | "gone">().notNull().default("ok"),
+    version: text(),
+    detail: text(),
+    checkedAt: time("checked_at"),
+    p50: real(),
+    p95: real(),
+    samples: integer().notNull().default(0),
+    isTraining: boolean("is_training").notNull().default(false),
+    checkAt: time("check_at").notNull().defaultNow(),
+  },
+  (table) => [primaryKey({ columns: [table.provider, table.model, table.isTraining] })],
+);

@@ -111,8 +111,9 @@ function intend(job: Job, intended: IntendedRun, sentAt: Date): Job {
     if (last.id !== intended.id) return job;
     return withRun(job, last.id, (run) => ({
       ...run,
-      // What was never accepted may be ordered in the version that is known by now.
+      // What was never accepted may be ordered in the version, and into the model, that are known by now.
       version: intended.version,
+      destination: intended.destination,
       sendBefore: intended.sendBefore,
       sentAt,
       quietFrom: quietAfter(intended.sendBefore),
@@ -131,6 +132,7 @@ function intend(job: Job, intended: IntendedRun, sentAt: Date): Job {
     providerRunId: null,
     notBefore: null,
     outputs: [],
+    trainedVersion: null,
     seconds: null,
     costMicroUsd: null,
     storeAttempts: 0,

@@ -10,11 +10,20 @@ export interface Provider {
   /** Whose model names and inputs it takes; a catalogue route names one: "replicate". */
   readonly api: string;
 
-  /** Looks a model's name up. Safe to repeat; cached. `version` is null where the name alone is enough. */
-  resolve(model: string): Promise<Resolved | Declined | Postponed>;
+  /**
+   * Looks a model's name up. Safe to repeat; cached. `version` is null where the name alone is enough. `fresh`: asks
+   * whatever is cached, and for the version of a pin too.
+   */
+  resolve(model: string, options?: { readonly fresh: boolean }): Promise<Resolved | Declined | Postponed>;
 
   /** Makes a file of ours reachable for the provider and returns the URL to put into the input. Safe to repeat. */
   offer(file: OfferedFile): Promise<string>;
+
+  /**
+   * Makes sure that there is a model of our account that a training can write to, and returns its name there. Safe to
+   * repeat. `name`: lower-case letters, digits and hyphens, at most 60.
+   */
+  destination(name: string): Promise<Destination | Declined | Postponed>;
 
   /** Sends one create, exactly once: no retry at any layer below. Never throws: every outcome is an answer. */
   submit(order: Order): Promise<Answer>;
@@ -42,12 +51,19 @@ export interface Resolved {
   readonly version: string | null;
 }
 
+export interface Destination {
+  readonly outcome: "destination";
+  /** owner/name. */
+  readonly model: string;
+}
+
 export interface OfferedFile {
   /** A signed URL of our own storage; may be one that only this machine can reach. */
   readonly url: string;
   readonly filename: string;
   readonly contentType: string;
-  /** Reads the whole file; inputs are at most a few tens of MB. */
+  readonly bytes: number;
+  /** Reads the whole file, which is why only what is at most a few tens of MB can be uploaded. */
   read(): Promise<Buffer>;
 }
 
@@ -57,6 +73,8 @@ export interface Order {
   readonly model: string;
   readonly version: string | null;
   readonly input: Readonly<Record<string, unknown>>;
+  /** Of a training, the model that it writes to; null: it is no training. */
+  readonly destination: string | null;
   /** HTTPS, carries the run's secret token; null where the provider cannot reach us. */
   readonly webhookUrl: string | null;
   /** No byte may be written after this instant. */
@@ -67,6 +85,8 @@ export interface Order {
 
 export interface RunRef {
   readonly providerRunId: string;
+  /** Trainings are asked for elsewhere than predictions. */
+  readonly isTraining: boolean;
 }
 
 /** The closed list of what a submission can come to. */
@@ -96,12 +116,21 @@ export interface Lost {
 export type Look =
   /** `progress` is 0..1, null when the provider does not tell. */
   | { readonly status: "running"; readonly progress: number | null }
-  /** `seconds` is the billed run time, null when not told. `outputs` are URLs that expire soon. */
-  | { readonly status: "succeeded"; readonly outputs: readonly string[]; readonly seconds: number | null }
+  | Succeeded
   | { readonly status: "failed"; readonly failure: Failure }
   | { readonly status: "canceled" }
   /** The provider does not know this id (any more). */
   | { readonly status: "gone" };
+
+export interface Succeeded {
+  readonly status: "succeeded";
+  /** URLs that expire soon. Of a training: its weights, or none where the provider keeps them to itself. */
+  readonly outputs: readonly string[];
+  /** The billed run time, null when not told. */
+  readonly seconds: number | null;
+  /** Of a training, what can be run from now on: owner/name:version. */
+  readonly trainedVersion: string | null;
+}
 
 export type Found =
   | { readonly outcome: "found"; readonly providerRunId: string }

@@ -23,10 +23,15 @@ export function choose(providers: Providers, kind: KindName, alias: string): Cho
 }
 
 /** The catalogue entry behind a run: what it was ordered as may have left the catalogue since. */
-export function modelOfRun(api: string, providerModel: string): { model: Model; route: Route } | null {
+export function modelOfRun(
+  api: string,
+  run: { readonly model: string; readonly destination: string | null },
+): { model: Model; route: Route } | null {
+  const isTraining = run.destination !== null;
   for (const model of CATALOGUE) {
     const route = routeOf(model, api);
-    if (route?.model === providerModel) return { model, route };
+    // The same name there may be run and be trained.
+    if (route?.model === run.model && (model.limits.trains !== undefined) === isTraining) return { model, route };
   }
   return null;
 }

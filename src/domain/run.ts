@@ -29,6 +29,8 @@ export interface Run {
   readonly model: string;
   readonly version: string | null;
   readonly input: Readonly<Record<string, unknown>>;
+  /** Of a training, the provider's model that it writes to; null: it is no training. */
+  readonly destination: string | null;
   readonly providerRunId: string | null;
   /** While submitting or unknown: no byte may be written after this instant. Null: nobody is sending. */
   readonly sendBefore: Date | null;
@@ -41,6 +43,8 @@ export interface Run {
   /** While submitting: not to be sent before. While storing: not to be tried again before. */
   readonly notBefore: Date | null;
   readonly outputs: readonly string[];
+  /** Of a training, what the provider made of it: owner/name:version. */
+  readonly trainedVersion: string | null;
   /** Billed seconds as the provider tells them; null when it does not. */
   readonly seconds: number | null;
   /** What the run cost us, in millionths of a dollar; null until it succeeded, or until an orphan's end. */
@@ -53,7 +57,10 @@ export interface Run {
 }
 
 /** What is committed before the first byte is written. */
-export type IntendedRun = Pick<Run, "id" | "variant" | "provider" | "model" | "version" | "input" | "expiresAt"> & {
+export type IntendedRun = Pick<
+  Run,
+  "id" | "variant" | "provider" | "model" | "version" | "input" | "destination" | "expiresAt"
+> & {
   readonly sendBefore: Date;
 };
 
@@ -88,6 +95,7 @@ export type RunEvent =
       readonly outputs: readonly string[];
       readonly seconds: number | null;
       readonly costMicroUsd: number;
+      readonly trainedVersion: string | null;
     }
   | { readonly type: "stored"; readonly at: Date; readonly runId: string }
   /** `until` null: given up, its output is lost to us. */
@@ -157,6 +165,7 @@ export function moveRun(run: Run, event: RunEvent): Run {
             outputs: event.outputs,
             seconds: event.seconds,
             costMicroUsd: event.costMicroUsd,
+            trainedVersion: event.trainedVersion,
             sendBefore: null,
             notBefore: null,
             failure: null,

@@ -1,5 +1,19 @@
 import { z } from "zod";
-import type { Kind } from "./kind.ts";
+import { MEGAPIXEL } from "../pricing.ts";
+import { promptOf } from "../styles.ts";
+import {
+  clampTo,
+  file,
+  fileProblem,
+  fileRefs,
+  minSuccess,
+  safety,
+  seed,
+  seeds,
+  styleOf,
+  variantProblems,
+} from "./fields.ts";
+import type { Clamp, FieldProblem, Fit, Kind, Limits } from "./kind.ts";
 
 /** Pixels of the three named sizes. */
 const SIZES = {
@@ -8,29 +22,34 @@ const SIZES = {
   landscape: { width: 1216, height: 832 },
 } as const;
 
-/** 1,048,576 pixels: 1024 × 1024 is exactly one. */
-const MEGAPIXEL = 1024 * 1024;
+/** What the models with fixed shapes make at most on a side. */
+const MOST_SHAPED_SIDE = 1_440;
+const LEAST_SIDE = 256;
 
-const side = z.int().min(256).max(1440);
+const side = z.int().min(LEAST_SIDE).max(4_096);
 
-/** Text to image. Defaults are those of the fast model: 4 steps, WebP at quality 80. */
+/** Text to image. Defaults are those of the model: 4 steps and WebP at quality 80 for the fast one. */
 export const generationInput = z
   .strictObject({
     prompt: z.string().trim().min(1).max(2_000).describe("What the image shows, 1 to 2,000 characters."),
+    negativePrompt: z.string().trim().max(1_000).optional().describe("What it must not show; SDXL models only."),
+    style: styleOf("generation").optional(),
     images: z.int().min(1).max(4).default(1).describe("How many images, 1 to 4. Each is priced and settled by itself."),
+    minSuccess,
     size: z.enum(["square", "portrait", "landscape"]).optional().describe("A named size; or give width and height."),
-    width: side.optional().describe("Pixels, 256 to 1440; together with height, instead of size."),
-    height: side.optional().describe("Pixels, 256 to 1440; together with width, instead of size."),
-    steps: z.int().min(1).max(4).default(4).describe("Inference steps, 1 to 4."),
-    seed: z
-      .int()
-      .min(0)
-      .max(2_147_483_000)
-      .optional()
-      .describe("The same seed and prompt give the same images; image n uses seed + n."),
-    format: z.enum(["webp", "jpg", "png"]).default("webp"),
+    width: side.optional().describe("Pixels, at least 256; together with height, instead of size."),
+    height: side.optional().describe("Pixels, at least 256; together with width, instead of size."),
+    steps: z.int().min(1).max(100).optional().describe("Inference steps; by default what the model is made for."),
+    guidance: z.number().min(0).max(20).optional().describe("How closely the prompt is followed."),
+    seed,
+    seeds,
+    image: file("The picture to start from").optional(),
+    trainedModel: z.uuid().optional().describe("A trained model of this user, by its id."),
+    loraScale: z.number().min(0).max(2).default(1).describe("How strongly the trained model counts."),
+    format: z.enum(["webp", "jpg", "png"]).optional().describe("By default webp where the model makes it."),
     quality: z.int().min(1).max(100).default(80).describe("Of webp and jpg, 1 to 100."),
     goFast: z.boolean().default(true).describe("Use the model's faster arithmetic."),
+    safety,
   })
   .check((ctx) => {
     const { size, width, height } = ctx.value;
@@ -41,13 +60,6 @@ export const generationInput = z
         path: [missing],
         message: `give ${missing} too, or use size`,
         input: undefined,
-      });
-    if (width !== undefined && height !== undefined && width * height > MEGAPIXEL)
-      ctx.issues.push({
-        code: "custom",
-        path: ["width"],
-        message: `width × height is at most ${MEGAPIXEL} pixels, 1024 × 1024 for instance: the model makes no more`,
-        input: width,
       });
     if (size && width !== undefined)
       ctx.issues.push({
@@ -63,32 +75,110 @@ export const generation: Kind<GenerationInput> = {
   name: "generation",
   input: generationInput,
   defaultModel: "flux-schnell",
-  variants: (input) => ({ count: input.images, minSuccess: 1 }),
-  price(input, app) {
-    const { width, height } = dimensions(input);
-    const megapixels = Math.ceil((width * height) / MEGAPIXEL);
-    return Array.from({ length: input.images }, (_, index) => ({
-      label: `image ${index + 1}, ${width}×${height}, ${megapixels} MP`,
-      credits: megapixels * app.prices.generation.perMegapixel,
-    }));
-  },
-  files: () => ({}),
-  order(input, model, { seed }) {
+  maxAttempts: 3,
+  maxRebuys: 1,
+  fit,
+  variants: (input) => ({ count: input.images, minSuccess: input.minSuccess ?? 1 }),
+  measure(input, model) {
     const { width, height } = dimensions(input);
     return {
-      prompt: input.prompt,
-      aspect_ratio: nearestAspectRatio(width, height, model.aspectRatios),
-      // The two sizes that the model makes: never less than what was asked and paid for.
-      megapixels: width * height <= MEGAPIXEL / 4 ? "0.25" : "1",
-      num_outputs: 1,
-      num_inference_steps: input.steps,
-      output_format: input.format,
-      output_quality: input.quality,
-      go_fast: input.goFast,
-      seed,
+      noun: "image",
+      variants: input.images,
+      width,
+      height,
+      ...(input.steps === undefined ? {} : { steps: input.steps }),
+      ...(model.limits.steps ? { defaultSteps: model.limits.steps.default } : {}),
+    };
+  },
+  files: (input) => fileRefs({ image: input.image }),
+  trainedModel: (input) => input.trainedModel ?? null,
+  ask(input, model, { seed: ownSeed, fileUrls, trained, safety: isSafe }) {
+    const { width, height } = dimensions(input);
+    const isFlux = model.limits.aspectRatios !== undefined;
+    return {
+      seed: ownSeed,
+      safety: isSafe,
+      prompt: promptWith(input.prompt, promptOf("generation", input.style), trained?.triggerWord),
+      negativePrompt: isFlux ? undefined : input.negativePrompt,
+      width,
+      height,
+      steps: input.steps,
+      guidance: input.guidance,
+      ...(input.format ? { format: input.format } : {}),
+      quality: input.quality,
+      goFast: input.goFast,
+      image: fileUrls["image"],
+      lora: trained ? { weights: trained.weights, scale: input.loraScale } : undefined,
     };
   },
 };
+
+function fit(input: GenerationInput, { app, plan, model }: Limits): Fit<GenerationInput> {
+  const { limits, alias } = model;
+  const clamps: Clamp[] = [];
+  const problems: FieldProblem[] = [
+    ...variantProblems(input, input.images),
+    ...fileProblem("image", input.image, limits, alias),
+  ];
+  if (input.trainedModel && !limits.lora)
+    problems.push({
+      pointer: "/input/trainedModel",
+      detail: `the model ${alias} cannot be used with trained models; take flux-dev-lora, flux-schnell-lora or sdxl`,
+    });
+  if (input.format && limits.formats && !limits.formats.includes(input.format))
+    problems.push({ pointer: "/input/format", detail: `the model ${alias} makes ${limits.formats.join(" and ")}` });
+
+  let { width, height } = dimensions(input);
+  const most = limits.aspectRatios ? MOST_SHAPED_SIDE : (limits.maxSide ?? MOST_SHAPED_SIDE);
+  for (const [name, pixels] of [
+    ["width", width],
+    ["height", height],
+  ] as const)
+    if (pixels > most) problems.push({ pointer: `/input/${name}`, detail: `the model ${alias} makes at most ${most}` });
+  if (limits.aspectRatios && width * height > MEGAPIXEL)
+    problems.push({
+      pointer: "/input/width",
+      detail: `width × height is at most ${MEGAPIXEL} pixels, 1024 × 1024 for instance: the model makes no more`,
+    });
+  const longest = Math.max(width, height);
+  if (longest > plan.maxSide) {
+    const scale = plan.maxSide / longest;
+    const smaller = (pixels: number) => Math.max(LEAST_SIDE, Math.floor((pixels * scale) / 8) * 8);
+    const to = { width: smaller(width), height: smaller(height) };
+    // What nobody asked for is no warning to anybody.
+    if (input.size || input.width !== undefined)
+      clamps.push({
+        pointer: input.size ? "/input/size" : "/input/width",
+        from: { width, height },
+        to,
+        because: `the plan makes images of at most ${plan.maxSide} pixels a side`,
+      });
+    ({ width, height } = to);
+  }
+
+  const range = limits.steps;
+  let steps = input.steps ?? range?.default;
+  if (steps !== undefined && range && (steps < range.min || steps > range.max))
+    problems.push({ pointer: "/input/steps", detail: `the model ${alias} takes ${range.min} to ${range.max} steps` });
+  if (steps !== undefined && plan.maxSteps !== null) {
+    const clamped = clampTo(steps, plan.maxSteps, "/input/steps", `the plan allows ${plan.maxSteps} steps`);
+    steps = clamped.value;
+    if (input.steps !== undefined) clamps.push(...clamped.clamps);
+  }
+  const { size: _, ...rest } = input;
+  return {
+    input: {
+      ...rest,
+      width,
+      height,
+      steps,
+      format: input.format ?? limits.formats?.[0],
+      minSuccess: input.minSuccess ?? Math.min(app.minSuccess.generation ?? 1, input.images),
+    },
+    clamps,
+    problems,
+  };
+}
 
 function dimensions(input: Pick<GenerationInput, "size" | "width" | "height">): {
   width: number;
@@ -98,12 +188,8 @@ function dimensions(input: Pick<GenerationInput, "size" | "width" | "height">): 
   return SIZES[input.size ?? "square"];
 }
 
-/** The model's ratio closest to width : height, by the logarithm, so that 2:1 is as far from 1:1 as 1:2 is. */
-export function nearestAspectRatio(width: number, height: number, ratios: readonly string[]): string {
-  const wanted = Math.log(width / height);
-  const distance = (ratio: string): number => {
-    const [w = 1, h = 1] = ratio.split(":").map(Number);
-    return Math.abs(Math.log(w / h) - wanted);
-  };
-  return ratios.reduce((best, ratio) => (distance(ratio) < distance(best) ? ratio : best), ratios[0] ?? "1:1");
+/** The trigger word has to be in it, or the trained model is not used. */
+function promptWith(prompt: string, style: string, triggerWord: string | undefined): string {
+  const named = triggerWord && !prompt.includes(triggerWord) ? `${triggerWord}, ${prompt}` : prompt;
+  return style ? `${named}, ${style}` : named;
 }

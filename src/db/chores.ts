@@ -1,0 +1,17 @@
+import { sql } from "drizzle-orm";
+import type { Db } from "./client.ts";
+
+/** learn: how long the models take. clean: what has expired is deleted. */
+export type Chore = "learn" | "clean";
+
+/** True for one worker of the fleet, and not again before so many seconds. */
+export async function claimChore(db: Db, name: Chore, everySeconds: number): Promise<boolean> {
+  const { rowCount } = await db.execute(sql`
+    update chores set next_at = now() + make_interval(secs => ${everySeconds}) where name = ${name} and next_at <= now()`);
+  return (rowCount ?? 0) > 0;
+}
+
+/** Gives a chore that could not be done back, to be tried again after so many seconds. */
+export async function putOffChore(db: Db, name: Chore, seconds: number): Promise<void> {
+  await db.execute(sql`update chores set next_at = now() + make_interval(secs => ${seconds}) where name = ${name}`);
+}

@@ -1,0 +1,68 @@
+import { and, desc, eq, inArray, sql } from "drizzle-orm";
+import type { Asset } from "./assets.ts";
+import type { Db } from "./client.ts";
+import { assets, trainedModels } from "./schema.ts";
+
+export type TrainedModel = typeof trainedModels.$inferSelect;
+
+/** Null when this user of the app has no such model, or deleted it. */
+export async function findTrainedModel(
+  db: Db,
+  appId: string,
+  userId: string,
+  id: string,
+): Promise<TrainedModel | null> {
+  const [row] = await db
+    .select()
+    .from(trainedModels)
+    .where(
+      and(
+        eq(trainedModels.id, id),
+        eq(trainedModels.appId, appId),
+        eq(trainedModels.userId, userId),
+        inArray(trainedModels.status, ["training", "ready", "failed"]),
+      ),
+    );
+  return row ?? null;
+}
+
+/** The user's models, newest first; at most 1,000. */
+export async function listTrainedModels(db: Db, appId: string, userId: string): Promise<TrainedModel[]> {
+  return db
+    .select()
+    .from(trainedModels)
+    .where(
+      and(
+        eq(trainedModels.appId, appId),
+        eq(trainedModels.userId, userId),
+        inArray(trainedModels.status, ["training", "ready", "failed"]),
+      ),
+    )
+    .orderBy(desc(trainedModels.id))
+    .limit(1_000);
+}
+
+/** Makes room for another one. Its weights stay as long as the job does. False: there is no such model. */
+export async function deleteTrainedModel(db: Db, appId: string, userId: string, id: string): Promise<boolean> {
+  const { rowCount } = await db
+    .update(trainedModels)
+    .set({ status: "deleted", deletedAt: sql`now()` })
+    .where(
+      and(
+        eq(trainedModels.id, id),
+        eq(trainedModels.appId, appId),
+        eq(trainedModels.userId, userId),
+        inArray(trainedModels.status, ["ready", "failed"]),
+      ),
+    );
+  return (rowCount ?? 0) > 0;
+}
+
+/** The weights of a trained model that can be loaded into another; null where the provider kept them to itself. */
+export async function loraOf(db: Db, trainedModelId: string): Promise<Asset | null> {
+  const [row] = await db
+    .select()
+    .from(assets)
+    .where(and(eq(assets.jobId, trainedModelId), eq(assets.role, "lora")));
+  return row ?? null;
+}
