@@ -82,6 +82,8 @@ export function makeAccept({ db, queues, logger, metrics, reach }: AcceptService
     for (const [index, { request }] of group.entries()) {
       const outcome = answers[index]?.outcome ?? "refused";
       metrics.accepted.inc({ kind: request.kind, outcome });
+      if (outcome === "rate_limited")
+        metrics.rateLimited.inc({ app: request.appId, limit: answers[index]?.detail?.split(":")[0] ?? "" });
       if (outcome !== "accepted") continue;
       metrics.creditsCharged.inc({ kind: request.kind }, request.credits);
       toWake.push({ id: request.id, kind: request.kind, epoch: 0 });
@@ -109,6 +111,20 @@ export function makeAccept({ db, queues, logger, metrics, reach }: AcceptService
       // What arrives in the same turn of the event loop joins the same group.
       setImmediate(pump);
     });
+}
+
+/** Counts what another statement has accepted, and wakes it in one round trip; else the sweep does. */
+export async function wakeAccepted(
+  { queues, logger, metrics }: Pick<AcceptServices, "queues" | "logger" | "metrics">,
+  answered: readonly { readonly request: AcceptRequest; readonly answer: AcceptAnswer }[],
+): Promise<void> {
+  for (const { request, answer } of answered) metrics.accepted.inc({ kind: request.kind, outcome: answer.outcome });
+  const accepted = answered.flatMap(({ request, answer }) => (answer.outcome === "accepted" ? [request] : []));
+  if (accepted.length === 0) return;
+  for (const { kind, credits } of accepted) metrics.creditsCharged.inc({ kind }, credits);
+  await queues
+    .wake(accepted.map(({ id, kind }) => ({ id, kind, epoch: 0 })))
+    .catch((error: unknown) => logger.warn({ err: error, jobs: accepted.length }, "could not wake: the sweep will"));
 }
 
 const oneUser = (group: readonly Waiting[]) =>

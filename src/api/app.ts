@@ -26,21 +26,34 @@ import type { Providers } from "../domain/routing.ts";
 import type { Reach } from "../fault-points.ts";
 import type { Metrics } from "../metrics.ts";
 import type { Queues } from "../queue/queue.ts";
-import type { FetchFile } from "../storage/guarded-fetch.ts";
+import type { FetchFile, FetchToFile } from "../storage/guarded-fetch.ts";
 import type { LocalStorage } from "../storage/local.ts";
 import type { Storage } from "../storage/storage.ts";
 import type { Accept } from "./accepting.ts";
 import type { Authenticate } from "./auth.ts";
+import { batchRoutes } from "./batches.ts";
+import { callbackRoutes } from "./callbacks.ts";
+import { catalogueRoutes } from "./catalogue.ts";
+import type { CatalogueReader } from "./catalogue-state.ts";
 import type { Changes } from "./changes.ts";
+import { compatRoutes } from "./compat.ts";
+import { costRoutes } from "./costs.ts";
 import { creditRoutes } from "./credits.ts";
 import { eventRoutes } from "./events.ts";
+import { experimentRoutes } from "./experiments.ts";
 import { fileRoutes } from "./files.ts";
 import { healthRoutes } from "./health.ts";
 import type { InputLimits } from "./inputs.ts";
 import { jobRoutes } from "./jobs.ts";
 import { maskPath } from "./mask-path.ts";
+import { photoSetRoutes } from "./photo-sets.ts";
+import { pipelineRoutes } from "./pipelines.ts";
 import { answerProblems } from "./problem.ts";
+import { quoteRoutes } from "./quotes.ts";
+import { ratingRoutes } from "./ratings.ts";
+import { trainedModelRoutes } from "./trained-models.ts";
 import { uploadRoutes } from "./uploads.ts";
+import { userRoutes } from "./users.ts";
 import { webhookRoutes } from "./webhooks.ts";
 
 /** What the API acts with; put together by main. */
@@ -51,10 +64,16 @@ export interface ApiServices {
   readonly storage: Storage | LocalStorage;
   readonly providers: Providers;
   readonly fetchFile: FetchFile;
+  readonly fetchToFile: FetchToFile;
   readonly accept: Accept;
   readonly changes: Changes;
+  readonly catalogue: CatalogueReader;
   readonly authenticate: Authenticate;
   readonly limits: InputLimits;
+  /** What the keys of an app's files begin with. */
+  readonly prefixOf: (appId: string) => string;
+  /** Where callbacks may go besides public https addresses. */
+  readonly callbackOrigins: readonly string[];
   readonly jobDeadlineSeconds: number;
   readonly signingSecret: string;
   readonly publicUrl: string;
@@ -143,8 +162,28 @@ export async function makeApp(services: ApiServices): Promise<ApiApp> {
       await mountBoard(pages as ApiApp, services.board, services.adminPassword);
   });
 
-  for (const routes of [jobRoutes, eventRoutes, uploadRoutes, creditRoutes, webhookRoutes, healthRoutes])
+  for (const routes of [
+    jobRoutes,
+    eventRoutes,
+    uploadRoutes,
+    photoSetRoutes,
+    creditRoutes,
+    webhookRoutes,
+    healthRoutes,
+    compatRoutes,
+  ])
     routes(app, services);
+  for (const routes of [
+    quoteRoutes,
+    catalogueRoutes,
+    userRoutes,
+    ratingRoutes,
+    experimentRoutes,
+    trainedModelRoutes,
+    costRoutes,
+  ])
+    routes(app, services);
+  for (const routes of [batchRoutes, pipelineRoutes, callbackRoutes]) routes(app, services);
   if ("open" in services.storage) fileRoutes(app, services.storage);
   return app;
 }

@@ -3,8 +3,8 @@ import { entriesOfJob } from "../db/credits.ts";
 import { eventsOf } from "../db/job-views.ts";
 import { isEnded } from "../domain/job.ts";
 import { ServiceError } from "../errors.ts";
+import { toJson } from "../job-json.ts";
 import type { Routes } from "./app.ts";
-import { toJson } from "./job-json.ts";
 import { mustView } from "./jobs.ts";
 import { problemSchema } from "./problem.ts";
 

@@ -19,18 +19,20 @@ interface Stores {
   readonly storage: Storage;
   readonly fetchFile: FetchFile;
   readonly limits: InputLimits;
+  /** What the keys of an app's files begin with. */
+  readonly prefixOf: (appId: string) => string;
 }
 
 /** Checks an image by its bytes, keeps it by its hash and returns the asset. `pointer` names the field at fault. */
 export async function keepImage(
-  { db, storage, limits }: Stores,
+  { db, storage, limits, prefixOf }: Stores,
   appId: string,
   bytes: Buffer,
   pointer: string,
 ): Promise<Asset> {
   try {
     const image = await inspectImage(bytes, limits);
-    const storageKey = `apps/${appId}/inputs/${image.sha256.slice(0, 2)}/${image.sha256}.${image.extension}`;
+    const storageKey = `${prefixOf(appId)}/inputs/${image.sha256.slice(0, 2)}/${image.sha256}.${image.extension}`;
     await storage.put(storageKey, bytes, image.contentType);
     const { contentType, width, height } = image;
     return await saveInput(db, {
@@ -55,8 +57,8 @@ export async function prepareFiles(
   stores: Stores,
   appId: string,
   files: Readonly<Record<string, FileRef>>,
-): Promise<Record<string, string>> {
-  const prepared: Record<string, string> = {};
+): Promise<Record<string, Asset>> {
+  const prepared: Record<string, Asset> = {};
   for (const [field, ref] of Object.entries(files)) {
     const pointer = `/input/${field}`;
     const asset =
@@ -69,7 +71,7 @@ export async function prepareFiles(
         "there is no upload with this id: POST the image to /api/uploads first and use the id of the answer",
         "unknown_upload",
       );
-    prepared[field] = asset.id;
+    prepared[field] = asset;
   }
   return prepared;
 }
@@ -89,4 +91,33 @@ function refused(pointer: string, detail: string, reason: string): ServiceError 
     fields: [{ pointer, detail }],
     facts: { reason },
   });
+}
+
+/** A file that a caller names, before anybody has looked into it. */
+export type NamedFile =
+  /** `asset` null: it is not in our store yet. */
+  { readonly asset: Asset | null; read(): Promise<Buffer> } | { readonly refused: string; readonly code: string };
+
+/** Never throws for what the caller can mend. */
+export async function readFile(stores: Stores, appId: string, ref: FileRef): Promise<NamedFile> {
+  if ("assetId" in ref) {
+    const asset = await findInput(stores.db, appId, ref.assetId);
+    if (!asset)
+      return {
+        refused: "There is no upload with this id: POST the image to /api/uploads first and use the id of the answer.",
+        code: "unknown_upload",
+      };
+    const read = async () => Buffer.concat(await (await stores.storage.get(asset.storageKey)).body.toArray());
+    return { asset, read };
+  }
+  try {
+    const { bytes } = await stores.fetchFile(ref.url, {
+      maxBytes: stores.limits.maxBytes,
+      timeoutMs: FETCH_TIMEOUT_MS,
+    });
+    return { asset: null, read: async () => bytes };
+  } catch (error) {
+    if (error instanceof FetchRefused) return { refused: error.message, code: error.code };
+    throw error;
+  }
 }

@@ -1,7 +1,7 @@
 import type { FastifyReply, FastifyRequest } from "fastify";
-import { v7 as uuidv7 } from "uuid";
 import { z } from "zod";
 import { type AcceptRequest, findByKey } from "../db/accept.ts";
+import { balanceOf } from "../db/credits.ts";
 import { type JobFilter, type JobView, listJobs, viewJob } from "../db/job-views.ts";
 import { loadJob } from "../db/jobs.ts";
 import { lookNow } from "../db/looks.ts";
@@ -10,15 +10,15 @@ import type { App } from "../domain/app.ts";
 import { isEnded, JOB_STATUSES } from "../domain/job.ts";
 import { kindOf } from "../domain/kinds/all.ts";
 import { KINDS } from "../domain/kinds/kind.ts";
-import { price } from "../domain/pricing.ts";
 import { ServiceError } from "../errors.ts";
+import { jobSchema, toJson } from "../job-json.ts";
 import { learn } from "../learn.ts";
 import { TooManyWaiting } from "./accepting.ts";
 import type { ApiServices, Routes } from "./app.ts";
 import { fingerprint, idempotencyKey } from "./idempotency.ts";
-import { prepareFiles } from "./inputs.ts";
-import { jobSchema, toJson } from "./job-json.ts";
+import { appOf, checkAnswer, keyReused, order } from "./ordering.ts";
 import { problemSchema } from "./problem.ts";
+import { tellRates } from "./rate-headers.ts";
 import { isStorable, type Submission, submissionSchema } from "./submission.ts";
 
 const idParams = z.object({ id: z.uuid("is not a job's id") });
@@ -27,9 +27,26 @@ const submitted = jobSchema.extend({
 });
 const problems = { 401: problemSchema, 404: problemSchema };
 
-/** How often a variant may be bought when the provider itself interrupts the run, and once more when one was lost. */
-const MAX_ATTEMPTS = 3;
-const MAX_REBUYS = 1;
+/** What a caller noted on a job, as a field of the query. */
+const NOTE = "metadata.";
+const MOST_NOTES = 5;
+const KNOWN = new Set(["user", "status", "kind", "batch", "pipeline", "experiment", "limit", "cursor"]);
+
+function checkNotes(ctx: z.core.ParsePayload<Record<string, unknown>>): void {
+  const others = Object.keys(ctx.value).filter((name) => !KNOWN.has(name));
+  const strange = others.filter((name) => !name.startsWith(NOTE) || name.length === NOTE.length);
+  if (strange.length > 0)
+    ctx.issues.push({ code: "unrecognized_keys", keys: strange, path: [], message: "unknown field", input: ctx.value });
+  const said = others.flatMap((name) => [name, String(ctx.value[name])]);
+  if (others.length > MOST_NOTES || !said.every(isStorable))
+    ctx.issues.push({
+      code: "custom",
+      path: [others[0] ?? NOTE],
+      message: `at most ${MOST_NOTES} fields of metadata, and no U+0000 in them`,
+      input: undefined,
+    });
+}
+
 /** Prefer: wait=… is cut to this. */
 const MOST_WAIT_SECONDS = 60;
 
@@ -66,20 +83,22 @@ export const jobRoutes: Routes = (app, services) => {
         413: problemSchema,
         415: problemSchema,
         422: problemSchema,
+        429: problemSchema,
         503: problemSchema,
       },
     },
     handler: async (request, reply) => {
       const { appId } = await authenticate(request);
       const key = idempotencyKey(request.headers["idempotency-key"]);
-      const { view, available, replayed } = await accept(services, appId, key, request.body);
+      const { view, available, replayed, reused } = await accept(services, appId, key, request.body, reply);
       const waited = await waitForEnd(services, request, reply, appId, view);
       reply.header("location", `/api/jobs/${waited.job.id}`);
       if (replayed) reply.header("idempotency-replayed", "true");
+      if (reused) reply.header("result-reused", "true");
       const body = { ...(await toJson(waited, storage)), balance: { available } };
       // Made here field by field and typed: parsing it once more costs a tenth of the whole request.
       reply.type("application/json; charset=utf-8").serializer(JSON.stringify);
-      return reply.code(isEnded(waited.job) && waited !== view ? 200 : 202).send(body);
+      return reply.code(isEnded(waited.job) && (waited !== view || reused) ? 200 : 202).send(body);
     },
   });
 
@@ -104,13 +123,21 @@ export const jobRoutes: Routes = (app, services) => {
     schema: {
       tags: ["jobs"],
       summary: "Jobs, newest first",
-      querystring: z.strictObject({
-        user: z.string().max(200).refine(isStorable, "holds a character that cannot be kept").optional(),
-        status: z.enum(JOB_STATUSES).optional(),
-        kind: z.enum(KINDS).optional(),
-        limit: z.coerce.number().int().min(1).max(100).default(20),
-        cursor: z.uuid("is not a cursor of ours: take nextCursor from the page before").optional(),
-      }),
+      description:
+        "What you noted on jobs finds them too: metadata.campaign=spring, at the top level of the metadata, up to 5 such fields.",
+      querystring: z
+        .object({
+          user: z.string().max(200).refine(isStorable, "holds a character that cannot be kept").optional(),
+          status: z.enum(JOB_STATUSES).optional(),
+          kind: z.enum(KINDS).optional(),
+          batch: z.uuid().optional(),
+          pipeline: z.uuid().optional(),
+          experiment: z.string().max(100).refine(isStorable, "holds a character that cannot be kept").optional(),
+          limit: z.coerce.number().int().min(1).max(100).default(20),
+          cursor: z.uuid("is not a cursor of ours: take nextCursor from the page before").optional(),
+        })
+        .catchall(z.string().max(500))
+        .check(checkNotes),
       response: {
         200: z.object({ jobs: z.array(jobSchema), nextCursor: z.string().nullable() }),
         401: problemSchema,
@@ -119,8 +146,19 @@ export const jobRoutes: Routes = (app, services) => {
     },
     handler: async (request, reply) => {
       const { appId } = await authenticate(request);
-      const { user, status, kind, limit, cursor } = request.query;
-      const filter: JobFilter = { appId, userId: user, status, kind, before: cursor, limit: limit + 1 };
+      const { user, status, kind, batch, pipeline, experiment, limit, cursor, ...notes } = request.query;
+      const filter: JobFilter = {
+        appId,
+        userId: user,
+        status,
+        kind,
+        batchId: batch,
+        pipelineId: pipeline,
+        experiment,
+        metadata: Object.fromEntries(Object.entries(notes).map(([name, value]) => [name.slice(NOTE.length), value])),
+        before: cursor,
+        limit: limit + 1,
+      };
       const views = await listJobs(db, filter);
       const page = views.slice(0, limit);
       const nextCursor = views.length > limit ? (page.at(-1)?.job.id ?? null) : null;
@@ -130,7 +168,7 @@ export const jobRoutes: Routes = (app, services) => {
           next.set(name, String(value));
         reply.header("link", `</api/jobs?${next}>; rel="next"`);
       }
-      return { jobs: await Promise.all(page.map((view) => toJson(view, storage))), nextCursor };
+      return { jobs: await Promise.all(page.map((view) => toJson(view, storage, true))), nextCursor };
     },
   });
 
@@ -183,7 +221,7 @@ export const jobRoutes: Routes = (app, services) => {
 };
 
 /** The queue is only a doorbell: when it does not answer, the sweep wakes the job. */
-async function wakeSoon(
+export async function wakeSoon(
   { queues, logger }: ApiServices,
   id: string,
   { kind, epoch }: { kind: (typeof KINDS)[number]; epoch: number },
@@ -203,79 +241,60 @@ interface Accepted {
   readonly view: JobView;
   readonly available: number;
   readonly replayed: boolean;
+  /** The result of another job serves. */
+  readonly reused: boolean;
 }
 
-async function accept(services: ApiServices, appId: string, key: string, body: Submission): Promise<Accepted> {
-  const app = services.apps.find((each) => each.id === appId);
-  if (!app)
-    throw new ServiceError("forbidden", `The app ${appId} of this API key is not defined in this deployment (apps/).`);
-  if (!app.kinds.includes(body.kind))
-    throw new ServiceError(
-      "forbidden",
-      `The app ${appId} does not offer jobs of kind ${body.kind}, only ${app.kinds.join(", ")}.`,
-    );
-  const kind = kindOf(body.kind);
-  const print = fingerprint(body);
-  const files = kind.files(body.input);
-  // A replay must not fetch its files again: they may be gone by now.
-  const known = Object.keys(files).length > 0 ? await findByKey(services.db, appId, key) : null;
-  const prepared = known ? {} : await prepareFiles(services, appId, files);
-  const request = toRequest(services, app, key, print, body, prepared);
-  const answer = await services.accept(request).catch((error: unknown) => {
-    if (error instanceof TooManyWaiting)
-      throw new ServiceError(
-        "too_many_waiting",
-        "The database is behind. Try again in a few seconds, with the same Idempotency-Key.",
-      );
-    throw error;
-  });
-  if (answer.outcome === "insufficient_credits")
-    throw new ServiceError(
-      "insufficient_credits",
-      `This costs ${request.credits} credits and the user has ${answer.available}. Grant credits with POST /api/credits/{user}/grants, or ask for less. Nothing was charged.`,
-      { facts: { required: request.credits, available: answer.available } },
-    );
-  if (answer.outcome === "key_reused" || !answer.jobId)
-    throw new ServiceError(
-      "idempotency_key_reused",
-      "This Idempotency-Key already stands for a request with another body. Use a new key for a new request. Nothing was charged.",
-      { facts: { jobId: answer.jobId } },
-    );
-  const replayed = answer.outcome === "replayed";
-  const view = replayed ? await mustView(services, appId, answer.jobId) : newView(request);
-  return { view, available: answer.available, replayed };
-}
-
-function toRequest(
+export async function accept(
   services: ApiServices,
-  app: App,
+  appId: string,
   key: string,
-  print: string,
   body: Submission,
-  files: Record<string, string>,
-): AcceptRequest {
-  const kind = kindOf(body.kind);
-  const { count, minSuccess } = kind.variants(body.input);
-  const { credits, lines } = price(kind.price(body.input, app));
-  return {
-    id: uuidv7(),
-    appId: app.id,
-    userId: body.user,
-    kind: body.kind,
-    model: body.model,
-    input: body.input,
-    files,
-    metadata: body.metadata,
-    variants: count,
-    minSuccess,
-    maxAttempts: MAX_ATTEMPTS,
-    maxRebuys: MAX_REBUYS,
-    credits,
-    priceLines: lines,
-    idempotencyKey: key,
-    fingerprint: print,
-    deadlineSeconds: services.jobDeadlineSeconds,
-  };
+  reply?: FastifyReply,
+): Promise<Accepted> {
+  const app = appOf(services, appId);
+  const replay = isCostly(body) ? await replayOf(services, app, key, body) : null;
+  if (replay) return replay;
+  const request = await order(services, app, key, body).catch(asError);
+  if (request instanceof Error) {
+    // What would be refused by now, because the plan or the catalogue has changed, was perhaps answered before.
+    const answered = request instanceof ServiceError ? await replayOf(services, app, key, body) : null;
+    if (answered) return answered;
+    throw request;
+  }
+  const answer = await services.accept(request).catch(tooManyWaiting);
+  if (reply) await tellRates(services, reply, appId, request.rates);
+  checkAnswer(answer, request);
+  const { outcome, available, jobId } = answer;
+  const isPlain = outcome === "accepted" && Object.keys(request.files).length === 0;
+  const view = isPlain ? newView(request) : await mustView(services, appId, jobId ?? "");
+  return { view, available, replayed: outcome === "replayed", reused: outcome === "reused" };
+}
+
+/** Preparing it again would cost, or could fail by now: its files may be gone, its quote expired. */
+const isCostly = ({ kind, input, quote }: Submission) =>
+  quote !== undefined || Object.keys(kindOf(kind).files(input)).length > 0;
+
+/** The job that the key already stands for; null: accept_jobs will tell. */
+async function replayOf(services: ApiServices, app: App, key: string, body: Submission): Promise<Accepted | null> {
+  const known = await findByKey(services.db, app.id, key);
+  if (!known) return null;
+  if (known.fingerprint !== fingerprint(body)) throw keyReused(known.jobId);
+  const view = await mustView(services, app.id, known.jobId);
+  const balance = await balanceOf(services.db, app.id, view.job.userId);
+  const available = balance ? balance.balance + balance.allowance : 0;
+  return { view, available, replayed: !known.reused, reused: known.reused };
+}
+
+const asError = (thrown: unknown) => (thrown instanceof Error ? thrown : new Error(String(thrown)));
+
+function tooManyWaiting(error: unknown): never {
+  if (error instanceof TooManyWaiting)
+    throw new ServiceError(
+      "too_many_waiting",
+      "The database is behind. Try again in a few seconds, with the same Idempotency-Key.",
+    );
+  throw error;
 }
 
 /** A job that was accepted this instant looks like this; reading it back would cost a query on the hot path. */
@@ -297,6 +316,16 @@ function newView(request: AcceptRequest): JobView {
     priceLines: request.priceLines,
     idempotencyKey: request.idempotencyKey,
     fingerprint: Buffer.from(request.fingerprint, "hex"),
+    plan: request.plan,
+    priceBook: request.priceBook,
+    clamps: request.clamps,
+    quoteId: request.quoteId,
+    batchId: request.batchId,
+    pipelineId: request.pipelineId,
+    experiment: request.experiment,
+    arm: request.arm,
+    reuseHash: request.reuse && Buffer.from(request.reuse.hash, "hex"),
+    callbackUrl: request.callbackUrl,
     deadlineAt: new Date(Date.now() + request.deadlineSeconds * 1_000),
     status: "pending",
     failureCode: null,
@@ -314,10 +343,10 @@ function newView(request: AcceptRequest): JobView {
     startedAt: null,
     endedAt: null,
   };
-  return { job, runs: [], assets: [], settlement: null };
+  return { job, runs: [], assets: [], settlement: null, ratings: [], trainedModel: null, inputs: [] };
 }
 
-async function waitForEnd(
+export async function waitForEnd(
   services: ApiServices,
   request: FastifyRequest,
   reply: FastifyReply,

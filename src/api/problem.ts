@@ -2,6 +2,7 @@ import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from
 import { hasZodFastifySchemaValidationErrors } from "fastify-type-provider-zod";
 import { z } from "zod";
 import { ERRORS, type FieldProblem, ServiceError } from "../errors.ts";
+import { problemOf } from "../problem.ts";
 
 /** RFC 9457, with a stable `code`. */
 export const problemSchema = z
@@ -44,21 +45,12 @@ export function answerProblems(app: FastifyInstance): void {
 }
 
 function send(request: FastifyRequest, reply: FastifyReply, error: ServiceError): FastifyReply {
-  const { status, title, retryable } = ERRORS[error.code];
+  const { status } = ERRORS[error.code];
   if (status === 401 && error.code === "unauthenticated") reply.header("www-authenticate", 'Bearer realm="darkroom"');
   if (status === 503) reply.header("retry-after", "5");
-  const problem = {
-    // First, so that a fact can never take the place of a standard member.
-    ...error.facts,
-    type: `urn:darkroom:error:${error.code}`,
-    title,
-    status,
-    code: error.code,
-    detail: error.message,
-    instance: request.id,
-    retryable,
-    ...(error.fields.length > 0 ? { errors: error.fields } : {}),
-  };
+  const wait = error.facts["retryAfter"];
+  if (typeof wait === "number") reply.header("retry-after", String(wait));
+  const problem = problemOf(error, request.id);
   return reply.code(status).type("application/problem+json").serializer(JSON.stringify).send(problem);
 }
 

@@ -11,6 +11,9 @@ import { problemSchema } from "./problem.ts";
 /** Bodies carry input, output and logs; more than this is not a webhook. */
 const MOST_BODY_BYTES = 5_000_000;
 
+/** Where existing products have Replicate call: /api/webhooks/training. The signature and the id say which run it is. */
+const OLD_PATHS = new Set(["replicate", "training", "generation"]);
+
 /** The address at which a provider tells us about one run. The token is the run's own secret. */
 export function webhookPath(secret: string, provider: string, runId: string): string {
   return `/api/webhooks/${provider}/${runId}/${token(secret, provider, runId)}`;
@@ -32,7 +35,9 @@ export const webhookRoutes: Routes = (app, services) => {
     providerName: string,
     given: { runId: string; token: string } | null,
   ) => {
-    const provider = providers.find((each) => each.name === providerName);
+    const provider =
+      providers.find((each) => each.name === providerName) ??
+      (OLD_PATHS.has(providerName) && given === null ? providers.find((each) => each.api === "replicate") : undefined);
     if (!provider) throw new ServiceError("not_found", `This deployment has no provider ${providerName}.`);
     const refuse = (why: string) => {
       metrics.webhooks.inc({ provider: provider.name, result: "refused" });
@@ -86,6 +91,8 @@ export const webhookRoutes: Routes = (app, services) => {
       schema: {
         tags: ["webhooks"],
         summary: "The same, found by the provider's id of the run",
+        description:
+          "Existing products have Replicate call /api/webhooks/replicate, /training or /generation: all three are this.",
         params: z.object({ provider: z.string() }),
         response: answers,
       },

@@ -1,0 +1,149 @@
+import { createWriteStream } from "node:fs";
+import { join } from "node:path";
+import { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import multipart from "@fastify/multipart";
+import type { FastifyRequest } from "fastify";
+import { z } from "zod";
+import { fileRef } from "../domain/kinds/fields.ts";
+import { MOST_PHOTOS, photoField } from "../domain/kinds/training.ts";
+import { ServiceError } from "../errors.ts";
+import { readArchive } from "../storage/archive.ts";
+import { ArchiveRefused } from "../storage/archive-refused.ts";
+import { detectTask, setQuality } from "../storage/photo-set.ts";
+import { withScratch } from "../storage/scratch.ts";
+import type { ApiServices, Routes } from "./app.ts";
+import { judgeBytes, judgeRefs, type PhotoSet, verdictsOf } from "./photos.ts";
+import { problemSchema } from "./problem.ts";
+
+/** 40 photos of 25 MB. */
+const MOST_ARCHIVE_BYTES = 1_000_000_000;
+
+const remark = z.object({ code: z.string(), detail: z.string() });
+const photoSet = z
+  .object({
+    usable: z.boolean().describe("Whether a training would take all of them."),
+    photos: z.array(
+      z.object({
+        photo: z.int().describe("0-based, as sent, or in the order of the archive."),
+        name: z.string().nullable().describe("In the archive."),
+        verdict: z.enum(["taken", "repaired", "refused"]).describe("repaired: turned upright, or converted to sRGB."),
+        id: z.uuid().nullable().describe("Name it in input.photos of a training."),
+        problems: z.array(remark).describe("Why it is refused, and what to do."),
+        notes: z.array(remark).describe("What is repaired, or worth knowing."),
+      }),
+    ),
+    quality: z.int().min(0).max(100).describe("Of the set: number, size, sharpness and variety of the photos."),
+    task: z.object({ task: z.enum(["face", "object", "style"]), confidence: z.number(), because: z.string() }),
+  })
+  .meta({ id: "PhotoSet" });
+
+/** What a training would say of these photos, before anything is charged; a ZIP of them becomes uploads. */
+export const photoSetRoutes: Routes = (app, services) => {
+  app.register(async (scope) => {
+    await scope.register(multipart, { limits: { files: 1, fileSize: MOST_ARCHIVE_BYTES, fields: 5 } });
+    scope.addContentTypeParser("application/zip", { bodyLimit: MOST_ARCHIVE_BYTES }, (_request, body, done) =>
+      done(null, body),
+    );
+    scope.route({
+      method: "POST",
+      url: "/api/photo-sets",
+      // Of JSON; a ZIP is written to disk as it comes.
+      bodyLimit: MOST_ARCHIVE_BYTES,
+      schema: {
+        tags: ["uploads"],
+        summary: "Judge the photos of a training",
+        description:
+          'Either a ZIP of at most 40 photos (application/zip, or multipart/form-data with one file), which become uploads, or JSON {"photos": [ids or URLs]}. Answers a verdict for each; nothing is charged.',
+        consumes: ["application/zip", "multipart/form-data", "application/json"],
+        response: { 200: photoSet, 401: problemSchema, 413: problemSchema, 415: problemSchema, 422: problemSchema },
+      },
+      handler: async (request) => {
+        const { appId } = await services.authenticate(request);
+        const stream = await archiveStream(request);
+        if (stream) return toAnswer(...(await judgeArchive(services, appId, stream)));
+        const photos = photosOf(request.body);
+        const refs = Object.fromEntries(photos.map((photo, index) => [photoField(index), fileRef(photo)]));
+        return toAnswer(verdictsOf(await judgeRefs(services, appId, refs)), []);
+      },
+    });
+  });
+};
+
+/** Null when the body is JSON. */
+async function archiveStream(request: FastifyRequest): Promise<Readable | null> {
+  if (request.body instanceof Readable) return request.body;
+  if (!request.isMultipart()) return null;
+  const part = await request.file();
+  if (part) return part.file;
+  throw new ServiceError("malformed_request", "The form has no file. Add one: curl -F file=@photos.zip");
+}
+
+const listed = z.strictObject({ photos: z.array(z.string().min(1).max(2_048)).min(1).max(MOST_PHOTOS) });
+
+function photosOf(body: unknown): string[] {
+  const parsed = listed.safeParse(body);
+  if (parsed.success) return parsed.data.photos;
+  const detail = `give 1 to ${MOST_PHOTOS} uploads' ids or URLs, or send a ZIP as application/zip`;
+  throw new ServiceError("invalid_input", `body field /photos: ${detail}.`, {
+    fields: [{ pointer: "/photos", detail }],
+  });
+}
+
+async function judgeArchive(
+  services: ApiServices,
+  appId: string,
+  stream: Readable,
+): Promise<[set: PhotoSet, names: string[]]> {
+  return withScratch(async (folder) => {
+    const path = join(folder, "photos.zip");
+    try {
+      await pipeline(stream, bounded, createWriteStream(path));
+      const names: string[] = [];
+      const judged = [];
+      const limits = {
+        maxEntries: MOST_PHOTOS,
+        maxEntryBytes: services.limits.maxBytes,
+        maxTotalBytes: MOST_ARCHIVE_BYTES,
+      };
+      for await (const { name, bytes } of readArchive(path, limits)) {
+        names.push(name);
+        judged.push(await judgeBytes(services, appId, bytes));
+      }
+      return [verdictsOf(judged), names];
+    } catch (error) {
+      if (error instanceof ArchiveRefused)
+        throw new ServiceError("file_refused", `${error.message} Nothing was kept or charged.`, {
+          facts: { reason: error.code },
+        });
+      throw error;
+    }
+  });
+}
+
+async function* bounded(pieces: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+  let bytes = 0;
+  for await (const piece of pieces) {
+    bytes += piece.length;
+    if (bytes > MOST_ARCHIVE_BYTES)
+      throw new ServiceError(
+        "payload_too_large",
+        `The archive is larger than ${MOST_ARCHIVE_BYTES} bytes. Send smaller photos, or upload them one by one.`,
+      );
+    yield piece;
+  }
+}
+
+function toAnswer({ photos, facts }: PhotoSet, names: readonly string[]): z.input<typeof photoSet> {
+  return {
+    usable: photos.every(({ verdict }) => verdict !== "refused"),
+    photos: photos.map((each) => ({
+      ...each,
+      name: names[each.photo] ?? null,
+      problems: [...each.problems],
+      notes: [...each.notes],
+    })),
+    quality: setQuality(facts),
+    task: detectTask(facts),
+  };
+}
