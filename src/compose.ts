@@ -4,12 +4,16 @@ import { apps } from "../apps/all.ts";
 import { makeAccept } from "./api/accepting.ts";
 import { type ApiServices, makeApp } from "./api/app.ts";
 import { makeAuthenticate } from "./api/auth.ts";
+import { readCatalogue } from "./api/catalogue-state.ts";
 import { watchChanges } from "./api/changes.ts";
 import { maskPath } from "./api/mask-path.ts";
 import { webhookPath } from "./api/webhooks.ts";
+import { callbackSecret } from "./callback-signing.ts";
 import { type Config, ConfigError } from "./config.ts";
 import { connect, type Db, disconnect } from "./db/client.ts";
 import { pendingMigrations } from "./db/migrate.ts";
+import type { App } from "./domain/app.ts";
+import { appsProblems } from "./domain/app-check.ts";
 import type { Providers } from "./domain/routing.ts";
 import { makeReach, type Reach } from "./fault-points.ts";
 import { type Metrics, makeMetrics, WORKERS_ONLY } from "./metrics.ts";
@@ -17,7 +21,8 @@ import { makeReplicate } from "./providers/replicate.ts";
 import { type Backend, postgresBackend, redisBackend } from "./queue/backend.ts";
 import { makeBoard } from "./queue/board.ts";
 import { openQueues, type Queues } from "./queue/queue.ts";
-import { type FetchFile, makeGuardedFetch } from "./storage/guarded-fetch.ts";
+import { type FetchFile, type FetchToFile, makeGuardedDownload, makeGuardedFetch } from "./storage/guarded-fetch.ts";
+import { makeGuardedPost } from "./storage/guarded-post.ts";
 import { type LocalStorage, makeLocalStorage } from "./storage/local.ts";
 import { makeS3Storage } from "./storage/s3.ts";
 import type { Storage } from "./storage/storage.ts";
@@ -38,6 +43,7 @@ interface Parts {
   readonly storage: Storage | LocalStorage;
   readonly providers: Providers;
   readonly fetchFile: FetchFile;
+  readonly fetchToFile: FetchToFile;
   readonly metrics: Metrics;
   readonly reach: Reach;
   readonly logger: Logger;
@@ -46,8 +52,13 @@ interface Parts {
 
 export const VERSION = readVersion();
 
-/** The API process. */
-export async function startApi(config: Config, logger = makeLogger(config, "api")): Promise<Program> {
+/** The API process. `definitions`: the apps that it serves. */
+export async function startApi(
+  config: Config,
+  logger = makeLogger(config, "api"),
+  definitions: readonly App[] = apps,
+): Promise<Program> {
+  checkApps(definitions);
   const parts = makeParts(config, logger, "api");
   const { db, queues } = parts;
   for (const name of WORKERS_ONLY) parts.metrics.registry.removeSingleMetric(name);
@@ -55,11 +66,14 @@ export async function startApi(config: Config, logger = makeLogger(config, "api"
   const changes = watchChanges(db, logger);
   const services: ApiServices = {
     ...parts,
-    apps,
+    apps: definitions,
+    catalogue: readCatalogue(db, parts.providers),
     changes,
     accept: makeAccept(parts),
     authenticate: makeAuthenticate(db),
+    prefixOf,
     limits: { maxBytes: config.MAX_FILE_BYTES, maxPixels: config.MAX_IMAGE_PIXELS },
+    callbackOrigins: config.CALLBACK_ORIGINS,
     jobDeadlineSeconds: config.JOB_DEADLINE_SECONDS,
     signingSecret: config.SIGNING_SECRET,
     publicUrl: config.PUBLIC_URL,
@@ -83,6 +97,7 @@ export async function startApi(config: Config, logger = makeLogger(config, "api"
 
 /** A worker process with its health port. */
 export async function startWorkerProgram(config: Config, logger = makeLogger(config, "worker")): Promise<Program> {
+  checkApps(apps);
   const parts = makeParts(config, logger, "worker");
   // BullMQ retries without a pause on a database that lacks its tables, until memory runs out. A database that cannot
   // be reached is another matter: it is waited for.
@@ -108,6 +123,9 @@ export async function startWorkerProgram(config: Config, logger = makeLogger(con
         : null,
       lostAfterMs: config.LOST_AFTER_SECONDS * 1_000,
       maxFileBytes: config.MAX_FILE_BYTES,
+      prefixOf,
+      post: makeGuardedPost({ allowedOrigins: config.CALLBACK_ORIGINS }),
+      callbackSecretOf: (appId) => callbackSecret(config.SIGNING_SECRET, appId),
     },
     parts.backend,
     { kinds: config.WORKER_KINDS, concurrency: config.WORKER_CONCURRENCY },
@@ -122,6 +140,12 @@ export async function startWorkerProgram(config: Config, logger = makeLogger(con
       await parts.close();
     }),
   };
+}
+
+/** What contradicts itself in the apps' files is told now, and not to a user later. */
+function checkApps(definitions: readonly App[]): void {
+  const problems = appsProblems(definitions);
+  if (problems.length > 0) throw new ConfigError(problems);
 }
 
 export function makeLogger(config: Pick<Config, "LOG_LEVEL">, name: string): Logger {
@@ -145,16 +169,17 @@ export function makeParts(config: Config, logger: Logger, name: string): Parts {
     ? redisBackend(config.REDIS_URL, config.QUEUE_PREFIX)
     : postgresBackend(config.DATABASE_URL);
   const queues = openQueues(backend);
+  const guard = {
+    allowedOrigins: config.SANDBOX_URL && config.AI_PROVIDER === "sandbox" ? [new URL(config.SANDBOX_URL).origin] : [],
+  };
   return {
     db,
     backend,
     queues,
     storage: makeStorage(config),
     providers: makeProviders(config, logger),
-    fetchFile: makeGuardedFetch({
-      allowedOrigins:
-        config.SANDBOX_URL && config.AI_PROVIDER === "sandbox" ? [new URL(config.SANDBOX_URL).origin] : [],
-    }),
+    fetchFile: makeGuardedFetch(guard),
+    fetchToFile: makeGuardedDownload(guard),
     metrics: makeMetrics(),
     reach: makeReach(config.FAULT ?? null),
     logger,
@@ -165,6 +190,9 @@ export function makeParts(config: Config, logger: Logger, name: string): Parts {
     },
   };
 }
+
+/** An app that is no longer defined keeps the place where its files were by default. */
+const prefixOf = (appId: string) => apps.find(({ id }) => id === appId)?.storagePrefix ?? `apps/${appId}`;
 
 function makeStorage(config: Config): Storage | LocalStorage {
   if (config.STORAGE_PROVIDER === "local")

@@ -151,6 +151,25 @@ const VARIABLES = {
     "Login of /queues, as user admin. Without it /queues is not there.",
     { example: "change-me-please" },
   ),
+  CALLBACK_ORIGINS: variable(
+    "Limits",
+    z
+      .string()
+      .default("")
+      .transform((list, context) =>
+        list
+          .split(",")
+          .map((each) => each.trim().replace(/\/$/, ""))
+          .filter((each) => each !== "")
+          .map((each) => {
+            if (!URL.canParse(each) || new URL(each).origin !== each)
+              context.addIssue(`"${each}" is no origin: write it like http://backend:8080`);
+            return each;
+          }),
+      ),
+    "Where callbacks may go besides public https addresses: origins separated by commas, such as those of a private network.",
+    { example: "http://backend:8080" },
+  ),
   WORKER_KINDS: variable(
     "Limits",
     z
@@ -248,11 +267,20 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
 
 /** For what needs nothing but the database, on a host that has no other variable. */
 export function readDatabaseUrl(env: Readonly<Record<string, string | undefined>>): string {
+  return readOne(env, "DATABASE_URL");
+}
+
+/** For what needs nothing but the secret. */
+export function readSigningSecret(env: Readonly<Record<string, string | undefined>>): string {
+  return readOne(env, "SIGNING_SECRET");
+}
+
+function readOne(env: Readonly<Record<string, string | undefined>>, name: "DATABASE_URL" | "SIGNING_SECRET"): string {
   const problems: string[] = [];
-  const { schema, about } = VARIABLES.DATABASE_URL;
-  const parsed = schema.safeParse(lookUp(env, ["DATABASE_URL"], problems));
+  const { schema, about } = VARIABLES[name];
+  const parsed = schema.safeParse(lookUp(env, [name], problems));
   if (parsed.success) return parsed.data;
-  throw new ConfigError([...problems, `DATABASE_URL is missing or not usable. ${about}`]);
+  throw new ConfigError([...problems, `${name} is missing or not usable. ${about}`]);
 }
 
 function lookUp(

@@ -21,9 +21,9 @@ export interface Dev extends Program {
 }
 
 /** Brings a database up to date in every respect. Repeating is harmless. */
-export async function prepareDatabase(databaseUrl: string): Promise<string[]> {
+export async function prepareDatabase(databaseUrl: string, definitions = apps): Promise<string[]> {
   const ran = await migrate(databaseUrl);
-  await saveApps(databaseUrl, apps);
+  await saveApps(databaseUrl, definitions);
   await migrateQueue(databaseUrl);
   return ran;
 }

@@ -23,6 +23,10 @@ export const FAULT_POINTS = {
   "sweep.claimed": "due jobs are claimed, not woken",
   "webhook.verified": "a webhook is believed, not noted",
   "webhook.noted": "a webhook is noted, not answered",
+  "batch.part": "a part of a batch is accepted, the rest is not",
+  "pipeline.claimed": "the steps to be started are known, none is accepted",
+  "pipeline.started": "a step's job is accepted, not woken",
+  "deliver.sent": "a callback is answered, nothing is recorded",
 } as const;
 
 export type FaultPoint = keyof typeof FAULT_POINTS;

@@ -1,11 +1,12 @@
 import { z } from "zod";
-import type { JobView, RunRow } from "../db/job-views.ts";
-import { FAILURES, type FailureCode } from "../domain/failure.ts";
-import { JOB_STATUSES } from "../domain/job.ts";
-import { KINDS } from "../domain/kinds/kind.ts";
-import { variantProgress, variantStatus } from "../domain/progress.ts";
-import { RUN_STATUSES } from "../domain/run.ts";
-import type { Storage } from "../storage/storage.ts";
+import type { Asset } from "./db/assets.ts";
+import type { JobView, RunRow } from "./db/job-views.ts";
+import { FAILURES, type FailureCode } from "./domain/failure.ts";
+import { JOB_STATUSES } from "./domain/job.ts";
+import { KINDS } from "./domain/kinds/kind.ts";
+import { variantProgress, variantStatus } from "./domain/progress.ts";
+import { RUN_STATUSES } from "./domain/run.ts";
+import type { Storage } from "./storage/storage.ts";
 
 /** Signed addresses in an answer live this long; ask for the job again to get fresh ones. */
 const FILE_URL_SECONDS = 3_600;
@@ -24,10 +25,15 @@ const fileSchema = z.object({
   url: z.url().describe("Signed; expires after an hour. Get the job again for a fresh one."),
   contentType: z.string(),
   bytes: z.int(),
-  width: z.int(),
-  height: z.int(),
+  width: z.int().nullable().describe("Pixels, of pictures and films."),
+  height: z.int().nullable(),
+  seconds: z.number().nullable().describe("Of films."),
   sha256: z.string().describe("Of the stored bytes, hexadecimal."),
 });
+
+const ratingSchema = z
+  .object({ score: z.int().min(1).max(5), comment: z.string(), at: time.describe("When it was last given.") })
+  .meta({ id: "Rating" });
 
 const resultSchema = z
   .object({
@@ -37,6 +43,7 @@ const resultSchema = z
     seed: z.int().nullable(),
     file: fileSchema.nullable(),
     thumbnail: fileSchema.nullable(),
+    rating: ratingSchema.nullable().describe("What the end user thought of it."),
     failure: failureSchema.nullable(),
   })
   .meta({ id: "Result" });
@@ -68,12 +75,37 @@ export const jobSchema = z
     user: z.string(),
     status: z.enum(JOB_STATUSES).describe("pending → processing → completed | failed | canceled"),
     progress: z.number().min(0).max(1),
-    input: z.unknown().describe("As parsed, with the defaults filled in."),
+    input: z.unknown().describe("As it is done: defaults filled in, taken down to what the plan allows."),
+    inputs: z
+      .record(z.string(), fileSchema)
+      .describe("The caller's own files, kept unaltered, by input field; in lists not those of trainings."),
     metadata: z.record(z.string(), z.unknown()),
+    plan: z.string().nullable().describe("The user's plan when the job was accepted."),
+    clamps: z
+      .array(z.object({ pointer: z.string(), from: z.unknown(), to: z.unknown(), because: z.string() }))
+      .describe("What was asked for and is beyond the plan: done as `to`, and priced so."),
     price: z.object({
       credits: z.int(),
       lines: z.array(z.object({ label: z.string(), credits: z.int() })),
     }),
+    priceBook: z.string().nullable().describe("The version of the app's price book that it was priced with."),
+    quote: z.uuid().nullable().describe("The quote that promised this price."),
+    batch: z.uuid().nullable(),
+    pipeline: z.uuid().nullable(),
+    experiment: z.string().nullable(),
+    arm: z.string().nullable().describe("Of the experiment, the one that the user was given."),
+    callbackUrl: z.string().nullable().describe("Where the end is told."),
+    trainedModel: z
+      .object({
+        id: z.uuid(),
+        status: z.enum(["training", "ready", "failed", "deleted"]),
+        name: z.string(),
+        triggerWord: z.string(),
+        task: z.enum(["face", "object", "style"]),
+        quality: z.int().min(0).max(100).describe("Of its photos; GET /api/trained-models says how it is computed."),
+      })
+      .nullable()
+      .describe("What a training makes; null for every other kind."),
     settlement: z
       .object({ charged: z.int(), kept: z.int(), refunded: z.int() })
       .nullable()
@@ -97,8 +129,8 @@ export const jobSchema = z
   .meta({ id: "Job" });
 export type JobJson = z.input<typeof jobSchema>;
 
-/** A job as callers see it. */
-export async function toJson(view: JobView, storage: Storage): Promise<JobJson> {
+/** A job as callers see it. In a list the photos of trainings are left out: signing 40 addresses a job takes its time. */
+export async function toJson(view: JobView, storage: Storage, isListed = false): Promise<JobJson> {
   const { job, runs, settlement } = view;
   const results = await Promise.all(
     Array.from({ length: job.variants }, (_, variant) => toResult(view, variant, storage)),
@@ -112,8 +144,19 @@ export async function toJson(view: JobView, storage: Storage): Promise<JobJson> 
     status: job.status,
     progress: round(results.reduce((sum, result) => sum + result.progress, 0) / job.variants),
     input: job.input,
+    inputs: isListed && job.kind === "training" ? {} : await toInputs(view, storage),
     metadata: job.metadata,
+    plan: job.plan,
+    clamps: [...job.clamps],
     price: { credits: job.credits, lines: [...job.priceLines] },
+    priceBook: job.priceBook,
+    quote: job.quoteId,
+    batch: job.batchId,
+    pipeline: job.pipelineId,
+    experiment: job.experiment,
+    arm: job.arm,
+    callbackUrl: job.callbackUrl,
+    trainedModel: toTrained(view),
     settlement: settlement && { charged: settlement.charged, kept: settlement.kept, refunded: settlement.refunded },
     results,
     resultUrls: results.flatMap((result) => (result.file ? [result.file.url] : [])),
@@ -145,6 +188,7 @@ async function toResult(view: JobView, variant: number, storage: Storage): Promi
     seed: typeof seed === "number" ? seed : null,
     file: await toFile(view, run, "output", storage),
     thumbnail: await toFile(view, run, "thumbnail", storage),
+    rating: toRating(view, variant),
     failure: status === "failed" ? toFailure(run?.failureCode ?? null, run?.failureDetail ?? null) : null,
   };
 }
@@ -155,16 +199,41 @@ async function toFile(
   role: "output" | "thumbnail",
   storage: Storage,
 ): Promise<z.input<typeof fileSchema> | null> {
-  const asset = view.assets.find((each) => each.runId === run?.id && each.role === role && run?.status === "stored");
-  if (!asset) return null;
+  // What a training delivers are its weights.
+  const wanted = role === "output" && view.job.kind === "training" ? "weights" : role;
+  const asset = view.assets.find((each) => each.runId === run?.id && each.role === wanted && run?.status === "stored");
+  return asset ? signed(asset, storage) : null;
+}
+
+async function signed(asset: Asset, storage: Storage): Promise<z.input<typeof fileSchema>> {
   return {
     url: await storage.url(asset.storageKey, FILE_URL_SECONDS),
     contentType: asset.contentType,
     bytes: asset.bytes,
     width: asset.width,
     height: asset.height,
+    seconds: asset.durationMs === null ? null : asset.durationMs / 1_000,
     sha256: asset.sha256.toString("hex"),
   };
+}
+
+async function toInputs({ job, inputs }: JobView, storage: Storage): Promise<JobJson["inputs"]> {
+  const files = Object.entries(job.files).map(async ([field, id]) => {
+    const asset = inputs.find((each) => each.id === id);
+    return asset ? [[field, await signed(asset, storage)] as const] : [];
+  });
+  return Object.fromEntries((await Promise.all(files)).flat());
+}
+
+function toRating({ ratings }: JobView, variant: number): z.input<typeof ratingSchema> | null {
+  const rating = ratings.find((each) => each.variant === variant);
+  return rating ? { score: rating.score, comment: rating.comment, at: rating.updatedAt.toISOString() } : null;
+}
+
+function toTrained({ trainedModel }: JobView): JobJson["trainedModel"] {
+  if (!trainedModel) return null;
+  const { id, status, name, triggerWord, task, quality } = trainedModel;
+  return { id, status, name, triggerWord, task, quality };
 }
 
 function toRunJson(run: RunRow): JobJson["runs"][number] {

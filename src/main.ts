@@ -4,11 +4,13 @@ import closeWithGrace from "close-with-grace";
 import { Command } from "commander";
 import { apps } from "../apps/all.ts";
 import { makeOpenApi } from "./api/openapi.ts";
+import { callbackSecret } from "./callback-signing.ts";
 import { type Program, startApi, startWorkerProgram, VERSION } from "./compose.ts";
-import { ConfigError, envExample, readConfig, readDatabaseUrl } from "./config.ts";
+import { ConfigError, envExample, readConfig, readDatabaseUrl, readSigningSecret } from "./config.ts";
 import { type Audit, AuditImpossible, auditAll } from "./db/audit.ts";
 import { connect, type Db, disconnect } from "./db/client.ts";
 import { createKey, listKeys, revokeKey } from "./db/keys.ts";
+import { ALL_APPS, listSettings, SETTINGS, type SettingName, setSetting } from "./db/settings.ts";
 import { prepareDatabase, startDev } from "./dev.ts";
 import { examine } from "./doctor.ts";
 
@@ -78,6 +80,14 @@ async function main(): Promise<void> {
         return program.error(`there is no app ${options.app}: one of ${apps.map((app) => app.id).join(", ")}`);
       print(await withDatabase((db) => createKey(db, options.app, options.name)));
     });
+  keys
+    .command("callback-secret <app>")
+    .description("print what the app's callbacks are signed with (Standard Webhooks)")
+    .action((app: string) => {
+      if (!apps.some(({ id }) => id === app))
+        return program.error(`there is no app ${app}: one of ${apps.map(({ id }) => id).join(", ")}`);
+      print(callbackSecret(readSigningSecret(process.env), app));
+    });
   keys.command("list").action(async () => {
     for (const { id, appId, name, createdAt, revokedAt } of await withDatabase(listKeys))
       print([id, appId, name, createdAt.toISOString(), revokedAt ? "revoked" : "live"].join("\t"));
@@ -85,6 +95,30 @@ async function main(): Promise<void> {
   keys.command("revoke <id>").action(async (id: string) => {
     if (!(await withDatabase((db) => revokeKey(db, id)))) return program.error(`there is no live key ${id}`);
     print(`revoked ${id}`);
+  });
+
+  const settings = program.command("settings").description("switches that hold at once, without a deployment");
+  settings
+    .command("set <name> <value>")
+    .description(
+      Object.entries(SETTINGS)
+        .map((each) => each.join(" = "))
+        .join("\n"),
+    )
+    .option("--app <app>", "of one app only; an app is off when its own switch or everybody's is")
+    .action(async (name: string, value: string, options: { app?: string }) => {
+      if (!Object.hasOwn(SETTINGS, name))
+        return program.error(`there is no setting ${name}: one of ${Object.keys(SETTINGS).join(", ")}`);
+      if (value !== "true" && value !== "false") return program.error(`${name} is true or false, not ${value}`);
+      const app = options.app ?? ALL_APPS;
+      if (app !== ALL_APPS && !apps.some(({ id }) => id === app))
+        return program.error(`there is no app ${app}: one of ${apps.map(({ id }) => id).join(", ")}`);
+      await withDatabase((db) => setSetting(db, app, name as SettingName, value === "true"));
+      print(`${name} = ${value} for ${app === ALL_APPS ? "all apps" : app}`);
+    });
+  settings.command("list").action(async () => {
+    for (const { appId, name, value, updatedAt } of await withDatabase(listSettings))
+      print([appId, name, JSON.stringify(value), updatedAt.toISOString()].join("\t"));
   });
 
   generated(program, "env-example", ".env.example", "write .env.example from the configuration's table", async () =>

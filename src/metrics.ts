@@ -12,16 +12,27 @@ export interface Metrics {
   readonly looks: Counter<"provider" | "status">;
   readonly orphans: Counter<"provider">;
   readonly webhooks: Counter<"provider" | "result">;
+  readonly callbacks: Counter<"outcome">;
+  readonly pipelines: Counter<"status">;
   readonly swept: Counter;
   readonly leases: Gauge;
   readonly http: Histogram<"method" | "route" | "status">;
   readonly auditFindings: Gauge<"check">;
   readonly auditCompleted: Gauge;
   readonly auditRounds: Counter<"outcome">;
+  readonly modelsGone: Gauge<"provider">;
+  readonly modelChecks: Counter<"provider" | "outcome">;
+  readonly rateLimited: Counter<"app" | "limit">;
 }
 
 /** What only workers know: an API that showed it would say "never audited" for ever. */
-export const WORKERS_ONLY = ["audit_findings", "audit_completed_timestamp_seconds", "audit_rounds_total"] as const;
+export const WORKERS_ONLY = [
+  "audit_findings",
+  "audit_completed_timestamp_seconds",
+  "audit_rounds_total",
+  "catalogue_models_gone",
+  "catalogue_checks_total",
+] as const;
 
 export function makeMetrics(): Metrics {
   const registry = new Registry();
@@ -84,6 +95,18 @@ export function makeMetrics(): Metrics {
       labelNames: ["provider", "result"],
       registers,
     }),
+    callbacks: new Counter({
+      name: "callbacks_total",
+      help: "Attempts to tell a backend what has ended: delivered, retried later, or given up.",
+      labelNames: ["outcome"],
+      registers,
+    }),
+    pipelines: new Counter({
+      name: "pipelines_ended_total",
+      help: "Pipelines that reached an end; a resumed one may reach several.",
+      labelNames: ["status"],
+      registers,
+    }),
     swept: new Counter({ name: "jobs_swept_total", help: "Jobs that the sweep had to wake.", registers }),
     leases: new Gauge({ name: "job_leases", help: "Jobs that this process works on right now.", registers }),
     http: new Histogram({
@@ -108,6 +131,24 @@ export function makeMetrics(): Metrics {
       name: "audit_rounds_total",
       help: "Rounds of the audit that this process made.",
       labelNames: ["outcome"],
+      registers,
+    }),
+    modelsGone: new Gauge({
+      name: "catalogue_models_gone",
+      help: "Models of the catalogue that the provider no longer has. Zero, or an entry is to be mended.",
+      labelNames: ["provider"],
+      registers,
+    }),
+    modelChecks: new Counter({
+      name: "catalogue_checks_total",
+      help: "Models that this process asked a provider for, by what was found.",
+      labelNames: ["provider", "outcome"],
+      registers,
+    }),
+    rateLimited: new Counter({
+      name: "rate_limited_total",
+      help: "Submissions that a rate limit refused.",
+      labelNames: ["app", "limit"],
       registers,
     }),
   };

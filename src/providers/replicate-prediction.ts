@@ -61,8 +61,34 @@ function succeeded({ output, data_removed, metrics }: Prediction): Look {
     return failed("output_unavailable", "the provider has removed the output; it keeps it for about an hour");
   const outputs = typeof output === "string" ? [output] : output;
   if (Array.isArray(outputs) && outputs.length > 0 && outputs.every(isUrl))
-    return { status: "succeeded", outputs, seconds: metrics.predict_time };
+    return { status: "succeeded", outputs, seconds: metrics.predict_time, trainedVersion: null };
   return failed("provider_failed", `no output URLs, but ${JSON.stringify(output).slice(0, 500)}`);
+}
+
+const Trained = z.object({
+  version: z
+    .string()
+    .regex(/^[\w.-]+\/[\w.-]+:[\w.-]+$/)
+    .nullable()
+    .catch(null),
+  weights: z
+    .string()
+    .regex(/^https?:\/\//)
+    .nullable()
+    .catch(null),
+});
+
+/** A training ends like a prediction, with a version and its weights; some trainers keep the weights to themselves. */
+export function lookOfTraining(training: Prediction, now: Date, onStrange: (what: string) => void): Look {
+  if (training.status !== "succeeded") return lookOf(training, now, onStrange);
+  const { output, data_removed, metrics } = training;
+  if (data_removed || output === null || output === undefined)
+    return failed("output_unavailable", "the provider has removed the output; it keeps it for about an hour");
+  const { version = null, weights = null } = Trained.safeParse(output).data ?? {};
+  if (version === null && weights === null)
+    return failed("provider_failed", `neither version nor weights, but ${JSON.stringify(output).slice(0, 500)}`);
+  const outputs = weights === null ? [] : [weights];
+  return { status: "succeeded", outputs, seconds: metrics.predict_time, trainedVersion: version };
 }
 
 function isUrl(value: unknown): value is string {

@@ -6,6 +6,7 @@ import {
   type Answer,
   type Declined,
   type Delivery,
+  type Destination,
   type Found,
   type Look,
   type OfferedFile,
@@ -18,7 +19,7 @@ import {
   WebhookRefused,
 } from "../domain/provider.ts";
 import { ask, type Call, parseJson, type Reply, retryAfterMs, sendOnce } from "./http.ts";
-import { ListedPrediction, likeness, lookOf, Prediction } from "./replicate-prediction.ts";
+import { ListedPrediction, likeness, lookOf, lookOfTraining, Prediction } from "./replicate-prediction.ts";
 import { checkStandardWebhook } from "./standard-webhook.ts";
 import { makeWebhookSecret } from "./webhook-secret.ts";
 
@@ -40,6 +41,8 @@ export interface ReplicateOptions {
 const TOTAL_MS = 15_000;
 /** A file of some tens of MB over a home uplink; only a laptop without a public store uploads at all. */
 const UPLOAD_MS = 60_000;
+/** The provider's own limit. */
+const MOST_UPLOAD_BYTES = 100_000_000;
 const MODEL_FRESH_MS = 60 * 60_000;
 const MAX_MODELS = 1_000;
 const UNAVAILABLE_RETRY_MS = 2_000;
@@ -59,6 +62,8 @@ const Model = z.object({
   is_official: z.boolean().catch(false),
   latest_version: z.object({ id: z.string().min(1) }).nullish(),
 });
+const Version = z.object({ id: z.string().min(1) });
+const Account = z.object({ username: z.string().regex(/^[\w.-]{1,100}$/) });
 const Created = z.object({ id: z.string().min(1).max(200) });
 const UploadedFile = z.object({ urls: z.object({ get: z.url() }) });
 const Page = z.object({ next: z.string().nullish(), results: z.array(ListedPrediction) });
@@ -74,6 +79,7 @@ export function makeReplicate(options: ReplicateOptions): Provider {
   const isLocal = hostname === "localhost" || hostname === "[::1]" || hostname.startsWith("127.");
   const totalMs = options.totalMs ?? TOTAL_MS;
   const clock = options.clock ?? (() => new Date());
+  let owner: string | null = null;
   const models = new Map<string, { readonly version: string | null; readonly readAt: number }>();
   const secret = makeWebhookSecret({
     given: [options.webhookSecret ?? []].flat(),
@@ -103,19 +109,23 @@ export function makeReplicate(options: ReplicateOptions): Provider {
     throw new ProviderUnreachable(`${what}: no usable answer (${reply.status}): ${words(reply.body)}`);
   }
 
-  async function resolve(model: string): Promise<Resolved | Declined | Postponed> {
+  async function resolve(model: string, { fresh } = { fresh: false }): Promise<Resolved | Declined | Postponed> {
     const at = splitModel(model);
     if (at === null) return declined("model_not_found", `"${model}" is not owner/name or owner/name:version`);
-    if (at.pin !== null) return { outcome: "resolved", version: at.pin };
+    if (at.pin !== null && !fresh) return { outcome: "resolved", version: at.pin };
     const known = models.get(model);
-    if (known && clock().getTime() - known.readAt < MODEL_FRESH_MS)
+    if (known && !fresh && clock().getTime() - known.readAt < MODEL_FRESH_MS)
       return { outcome: "resolved", version: known.version };
 
     try {
-      const reply = await ask(call("GET", `/models/${at.path}`));
+      const reply = await ask(call("GET", `/models/${at.path}${at.pin === null ? "" : `/versions/${at.pin}`}`));
       const isRefusal = problemIn(reply.body) !== null;
       if (reply.status === 401 && isRefusal) return declined("provider_auth", words(reply.body));
-      if (reply.status === 404 && isRefusal) return declined("model_not_found", `${model}: ${words(reply.body)}`);
+      if (reply.status === 404 && isRefusal) {
+        models.delete(model);
+        return declined("model_not_found", `${model}: ${words(reply.body)}`);
+      }
+      if (at.pin !== null) return { outcome: "resolved", version: read(Version, reply, `model ${model}`).id };
       const found = read(Model, reply, `model ${model}`);
       const version = found.is_official ? null : found.latest_version?.id;
       if (version === undefined) return declined("model_not_found", `${model} has no version that could be run`);
@@ -134,8 +144,42 @@ export function makeReplicate(options: ReplicateOptions): Provider {
     if (models.size > MAX_MODELS && oldest !== undefined) models.delete(oldest);
   }
 
+  /** Private, on the cheapest hardware: a trained version is run by what it was trained from. */
+  async function destination(modelName: string): Promise<Destination | Declined | Postponed> {
+    try {
+      if (owner === null) {
+        const reply = await ask(call("GET", "/account"));
+        if (reply.status === 401 && problemIn(reply.body) !== null) return declined("provider_auth", words(reply.body));
+        owner = read(Account, reply, "account").username;
+      }
+      const model = `${owner}/${modelName}`;
+      if (await exists(model)) return { outcome: "destination", model };
+      const body = JSON.stringify({ owner, name: modelName, visibility: "private", hardware: "cpu" });
+      const reply = await ask(call("POST", "/models", { body }));
+      // Somebody else may have made it meanwhile: a conflict, by whatever number, is no trouble then.
+      if (reply.status < 300 || (await exists(model))) return { outcome: "destination", model };
+      if (reply.status >= 500 || problemIn(reply.body) === null)
+        throw new ProviderUnreachable(`model ${model} could not be made (${reply.status}): ${words(reply.body)}`);
+      return declined(refusalOf(reply.status, ""), `the destination ${model} could not be made: ${words(reply.body)}`);
+    } catch (error) {
+      if (!(error instanceof ProviderUnreachable)) throw error;
+      return postponed("provider_unavailable", error.message, error.retryAfterMs ?? UNAVAILABLE_RETRY_MS);
+    }
+  }
+
+  async function exists(model: string): Promise<boolean> {
+    const reply = await ask(call("GET", `/models/${model}`));
+    if (reply.status === 404 && problemIn(reply.body)) return false;
+    read(Model, reply, `model ${model}`);
+    return true;
+  }
+
   async function offer(file: OfferedFile): Promise<string> {
     if (isLocal || file.url.startsWith("https:")) return file.url;
+    if (file.bytes > MOST_UPLOAD_BYTES)
+      throw new Error(
+        `${file.filename} has ${file.bytes} bytes, and the provider takes uploads of ${MOST_UPLOAD_BYTES} only: use a store that it can reach (STORAGE_PROVIDER=s3)`,
+      );
 
     const form = new FormData();
     form.set("content", new Blob([await file.read()], { type: file.contentType }), file.filename);
@@ -153,16 +197,23 @@ export function makeReplicate(options: ReplicateOptions): Provider {
       return declined("input_refused", "the webhook URL is not https");
 
     const version = order.version ?? at.pin;
-    const path = version === null ? `/models/${at.path}/predictions` : "/predictions";
+    const isTraining = order.destination !== null;
+    if (isTraining && version === null) return declined("model_not_found", `${at.path} has no version to train`);
+    const path = isTraining
+      ? `/models/${at.path}/versions/${version}/trainings`
+      : version === null
+        ? `/models/${at.path}/predictions`
+        : "/predictions";
     const body = printJson({
-      ...(version !== null && { version }),
+      ...(isTraining ? { destination: order.destination } : version !== null && { version }),
       input: order.input,
       ...(order.webhookUrl !== null && { webhook: order.webhookUrl, webhook_events_filter: EVENTS }),
     });
     if (body === null) return declined("input_refused", "the input cannot be written as JSON");
     const create = call("POST", path, { body });
     const seconds = Math.max(MIN_CANCEL_AFTER_SECONDS, Math.ceil(order.cancelAfterSeconds));
-    const headers = { ...create.headers, "cancel-after": `${seconds}s` };
+    // Trainings take no such header: they are stopped by us when their time is over.
+    const headers = isTraining ? create.headers : { ...create.headers, "cancel-after": `${seconds}s` };
 
     const sent = await sendOnce({ ...create, headers }, { sendBefore: order.sendBefore, clock });
     if (sent.sent === "no") return postponed("provider_unavailable", sent.detail, UNAVAILABLE_RETRY_MS);
@@ -175,14 +226,15 @@ export function makeReplicate(options: ReplicateOptions): Provider {
   }
 
   async function look(ref: RunRef): Promise<Look> {
-    const reply = await ask(call("GET", `/predictions/${encodeURIComponent(ref.providerRunId)}`));
+    const reply = await ask(call("GET", pathOf(ref)));
     // A 404 of some proxy in between is not the provider's word that it knows no such run.
     if (reply.status === 404 && problemIn(reply.body)) return { status: "gone" };
-    return lookOf(read(Prediction, reply, `prediction ${ref.providerRunId}`), clock(), onStrange);
+    const found = read(Prediction, reply, pathOf(ref));
+    return (ref.isTraining ? lookOfTraining : lookOf)(found, clock(), onStrange);
   }
 
   async function cancel(ref: RunRef): Promise<void> {
-    const reply = await ask(call("POST", `/predictions/${encodeURIComponent(ref.providerRunId)}/cancel`));
+    const reply = await ask(call("POST", `${pathOf(ref)}/cancel`));
     // Unknown there, or ended already and therefore refused: nothing is left to be stopped. `look` has the verdict.
     if (reply.status < 300 || [400, 404, 409, 410, 422].includes(reply.status)) return;
     throw new ProviderUnreachable(`cancel answered ${reply.status}: ${words(reply.body)}`);
@@ -196,7 +248,11 @@ export function makeReplicate(options: ReplicateOptions): Provider {
     const since = sentAt.getTime() - CLOCK_SKEW_MS;
     const deadline = performance.now() + totalMs;
     let doubtful = false;
-    let url: string | null = `${base}/predictions?created_after=${encodeURIComponent(new Date(since).toISOString())}`;
+    // Trainings cannot be asked for by time; either list is newest first, and read as far back as the order.
+    let url: string | null =
+      order.destination !== null
+        ? `${base}/trainings`
+        : `${base}/predictions?created_after=${encodeURIComponent(new Date(since).toISOString())}`;
     try {
       for (let pages = 0; url !== null; pages++) {
         const left = deadline - performance.now();
@@ -238,8 +294,11 @@ export function makeReplicate(options: ReplicateOptions): Provider {
     return { deliveryId: verdict.deliveryId, providerRunId, status, ended: ENDED.has(status) };
   }
 
-  return { name, api: "replicate", resolve, offer, submit, look, cancel, find, verifyWebhook };
+  return { name, api: "replicate", resolve, destination, offer, submit, look, cancel, find, verifyWebhook };
 }
+
+const pathOf = ({ providerRunId, isTraining }: RunRef) =>
+  `/${isTraining ? "trainings" : "predictions"}/${encodeURIComponent(providerRunId)}`;
 
 /** What a create came to, once there is an answer. Whatever is not on this list is lost, never sent again. */
 function answerOf(reply: Reply, words: (body: string) => string): Answer {

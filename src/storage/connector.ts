@@ -1,4 +1,4 @@
-import type { LookupFunction } from "node:net";
+import type { LookupFunction, Socket } from "node:net";
 import { buildConnector } from "undici";
 import { privateAddress } from "./fetch-refused.ts";
 
@@ -26,8 +26,26 @@ export function connectorTo(
   return (target, callback) =>
     connect(target, (...[error, socket]) => {
       if (error || !socket) return callback(error ?? new Error("no socket"), null);
-      if (mayUse(socket.remoteAddress ?? "")) return callback(null, socket);
+      if (mayUse(socket.remoteAddress ?? "")) return callback(null, contained(socket));
       socket.destroy();
       callback(privateAddress(), null);
     });
+}
+
+/**
+ * undici 7 throws out of the socket's "end" when the far end closes while a body is held up, and nobody could catch it
+ * (https://github.com/nodejs/undici/issues/5360): here it ends the request instead of the process.
+ */
+function contained<S extends Socket>(socket: S): S {
+  const emit = socket.emit.bind(socket) as (event: string | symbol, ...args: unknown[]) => boolean;
+  socket.emit = (event: string | symbol, ...args: unknown[]) => {
+    if (event !== "end") return emit(event, ...args);
+    try {
+      return emit(event, ...args);
+    } catch (error) {
+      socket.destroy(error instanceof Error ? error : new Error(String(error)));
+      return true;
+    }
+  };
+  return socket;
 }

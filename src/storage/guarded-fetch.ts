@@ -64,6 +64,11 @@ const MAX_URL_LENGTH = 8_192;
 const HEADERS_MS = 20_000;
 /** The longest pause between two pieces of a body. */
 const IDLE_MS = 10_000;
+/**
+ * How far a sender may be ahead of us before it is held up. undici 7 ends the process when a connection is closed while
+ * its body is held up (https://github.com/nodejs/undici/issues/5360): what is kept in memory anyway is never held up.
+ */
+const MOST_AHEAD_BYTES = 64_000_000;
 
 /**
  * A fetch that cannot be turned against our own network: every name is resolved once, every address must be public, and
@@ -149,6 +154,7 @@ function makeGuardedGet(options: GuardOptions): <T>(url: string, limits: FetchLi
         headers: { "user-agent": "Darkroom/1", accept: "*/*", "accept-encoding": "identity" },
         headersTimeout: Math.min(HEADERS_MS, limits.timeoutMs),
         bodyTimeout: Math.min(IDLE_MS, limits.timeoutMs),
+        highWaterMark: Math.min(limits.maxBytes + 1, MOST_AHEAD_BYTES),
         signal: stop,
       });
       const answer = await request.catch((error: unknown) => {

@@ -103,7 +103,10 @@ async function take(services: Services, record: JobRecord, step: Step): Promise<
       return;
     case "cancel":
       if (!step.run.providerRunId) throw new Error(`run ${step.run.id} is running without a provider's id`);
-      await providerOf(services, step.run.provider).cancel({ providerRunId: step.run.providerRunId });
+      await providerOf(services, step.run.provider).cancel({
+        providerRunId: step.run.providerRunId,
+        isTraining: step.run.destination !== null,
+      });
       await services.reach("cancel.sent", id);
       await learn(services, id, [{ type: "cancel_sent", at: timeBy(record), runId: step.run.id }]);
       return;

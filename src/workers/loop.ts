@@ -28,7 +28,8 @@ export function repeat(name: string, logger: Logger, everyMs: number, round: () 
   };
 }
 
-function pause(ms: number, signal: AbortSignal): Promise<void> {
+/** Ends early, without an error, when the signal comes. */
+export function pause(ms: number, signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     if (signal.aborted) return resolve();
     const end = () => {

@@ -4,7 +4,8 @@ import type { Providers } from "../domain/routing.ts";
 import type { Reach } from "../fault-points.ts";
 import type { Metrics } from "../metrics.ts";
 import type { Queues } from "../queue/queue.ts";
-import type { FetchFile } from "../storage/guarded-fetch.ts";
+import type { FetchFile, FetchToFile } from "../storage/guarded-fetch.ts";
+import type { GuardedPost } from "../storage/guarded-post.ts";
 import type { Storage } from "../storage/storage.ts";
 
 /** What a worker acts with. */
@@ -14,11 +15,18 @@ export interface Services {
   readonly storage: Storage;
   readonly providers: Providers;
   readonly fetchFile: FetchFile;
+  readonly fetchToFile: FetchToFile;
+  /** What the keys of an app's files begin with. */
+  readonly prefixOf: (appId: string) => string;
   /** Where a provider may call the API; null when that address is not HTTPS, and then runs are only looked at. */
   readonly webhookUrl: ((provider: string, runId: string) => string) | null;
   /** A run that no list shows is presumed lost only after this. Three times the longest lag of the provider's list. */
   readonly lostAfterMs: number;
   readonly maxFileBytes: number;
+  /** To the backends of apps. */
+  readonly post: GuardedPost;
+  /** What an app's callbacks are signed with. */
+  readonly callbackSecretOf: (appId: string) => string;
   readonly reach: Reach;
   readonly logger: Logger;
   readonly metrics: Metrics;

@@ -1,11 +1,12 @@
-import { createHash } from "node:crypto";
-import { v7 as uuidv7 } from "uuid";
 import { type JobRecord, type NewAsset, timeBy } from "../db/jobs.ts";
 import { type Failure, failure } from "../domain/failure.ts";
 import type { Run } from "../domain/run.ts";
 import { learn } from "../learn.ts";
-import { FetchRefused, fetchWithRetry } from "../storage/guarded-fetch.ts";
-import { ImageRefused, inspectImage, thumbnail } from "../storage/image.ts";
+import { ArchiveRefused } from "../storage/archive-refused.ts";
+import { FetchRefused } from "../storage/guarded-fetch.ts";
+import { ImageRefused } from "../storage/image.ts";
+import { VideoRefused } from "../storage/video.ts";
+import { storeOutput } from "./outputs.ts";
 import type { Services } from "./services.ts";
 
 /** An output that is refused or not there (403, 404) may be so only for a moment: it was made this instant. */
@@ -14,16 +15,15 @@ const GIVE_UP_ABSENT_AFTER_ATTEMPTS = 3;
 const GIVE_UP_AFTER_ATTEMPTS = 60;
 const FIRST_PAUSE_MS = 2_000;
 const MOST_PAUSE_MS = 60_000;
-/** What a model may return is not bounded by what a user may send in. */
-const MOST_PIXELS = 100_000_000;
 
 /**
- * Brings the outputs of a run into our store: hashed, measured, with a thumbnail. Only then is the run `stored`. Keys
- * contain the run, so doing it twice writes the same bytes to the same place, and the first to finish is noted.
+ * Brings the outputs of a run into our store. Only then is the run `stored`. Doing it twice writes the same bytes to the
+ * same places, and the first to finish is noted.
  */
 export async function store(services: Services, record: JobRecord, run: Run): Promise<void> {
   try {
-    if (run.outputs.length === 0)
+    // Some trainers keep the weights to themselves: what they made can be used there all the same.
+    if (run.outputs.length === 0 && run.trainedVersion === null)
       throw new Unusable(failure("output_unavailable", "the provider reported success without an output"));
     const assets: NewAsset[] = [];
     for (const [position, url] of run.outputs.entries())
@@ -47,51 +47,6 @@ export async function store(services: Services, record: JobRecord, run: Run): Pr
   }
 }
 
-async function storeOutput(
-  services: Services,
-  record: JobRecord,
-  run: Run,
-  position: number,
-  url: string,
-): Promise<NewAsset[]> {
-  const { storage, fetchFile, maxFileBytes } = services;
-  const { bytes } = await fetchWithRetry(fetchFile, url, { maxBytes: maxFileBytes });
-  await services.reach("store.fetched", record.job.id);
-  const image = await inspectImage(bytes, { maxBytes: maxFileBytes, maxPixels: MOST_PIXELS, maxPages: 1 });
-  const small = await thumbnail(bytes);
-
-  const folder = `apps/${record.appId}/jobs/${record.job.id}`;
-  const name = `${run.variant}-${run.id}-${position}`;
-  const common = { appId: record.appId, jobId: record.job.id, runId: run.id, position };
-  const output: NewAsset = {
-    ...common,
-    id: uuidv7(),
-    role: "output",
-    storageKey: `${folder}/${name}.${image.extension}`,
-    sha256: Buffer.from(image.sha256, "hex"),
-    bytes: bytes.length,
-    contentType: image.contentType,
-    width: image.width,
-    height: image.height,
-  };
-  const thumb: NewAsset = {
-    ...common,
-    id: uuidv7(),
-    role: "thumbnail",
-    storageKey: `${folder}/${name}-thumbnail.webp`,
-    sha256: createHash("sha256").update(small.bytes).digest(),
-    bytes: small.bytes.length,
-    contentType: small.contentType,
-    width: small.width,
-    height: small.height,
-  };
-  await Promise.all([
-    storage.put(output.storageKey, bytes, image.contentType),
-    storage.put(thumb.storageKey, small.bytes, small.contentType),
-  ]);
-  return [output, thumb];
-}
-
 class Unusable extends Error {
   readonly failure: Failure;
   constructor(why: Failure) {
@@ -103,7 +58,8 @@ class Unusable extends Error {
 /** What trying again cannot mend; null for everything else. */
 function finalFailure(error: unknown, attempts: number): Failure | null {
   if (error instanceof Unusable) return error.failure;
-  if (error instanceof ImageRefused) return failure("output_invalid", error.message);
+  if (error instanceof ImageRefused || error instanceof VideoRefused || error instanceof ArchiveRefused)
+    return failure("output_invalid", error.message);
   if (error instanceof FetchRefused && isAbsent(error) && attempts < GIVE_UP_ABSENT_AFTER_ATTEMPTS) return null;
   if (error instanceof FetchRefused && !error.retryable)
     return failure(error.code === "too_large" ? "output_invalid" : "output_unavailable", error.message);

@@ -2,10 +2,11 @@ import { type Applied, timeBy } from "../db/jobs.ts";
 import { claimLooks, type DueLook, findRunByProviderId, hasUnanswered, type Looked, noteLooks } from "../db/looks.ts";
 import { provesAbsence } from "../domain/absence.ts";
 import { stepsDue } from "../domain/agenda.ts";
+import { costOf, type Route } from "../domain/catalogue.ts";
 import { failure } from "../domain/failure.ts";
 import type { Event } from "../domain/job.ts";
 import { lookDelayMs } from "../domain/pacing.ts";
-import { type Look, type Provider, ProviderUnreachable } from "../domain/provider.ts";
+import { type Look, type Provider, ProviderUnreachable, type Succeeded } from "../domain/provider.ts";
 import { modelOfRun } from "../domain/routing.ts";
 import { isMissing } from "../domain/run.ts";
 import { learn } from "../learn.ts";
@@ -73,16 +74,17 @@ async function lookAt(services: Services, due: DueLook): Promise<Looked | null> 
   try {
     await services.reach("watch.claimed", due.jobId);
     const provider = providerOf(services, due.provider);
-    const sold = modelOfRun(provider.api, due.model);
+    const sold = modelOfRun(provider.api, due);
+    const isTraining = due.destination !== null;
     const nextInMs = lookDelayMs(due.looks, services.webhookUrl !== null, sold?.model ?? null);
     if (!due.providerRunId) return await find(services, provider, due);
 
-    const look = await provider.look({ providerRunId: due.providerRunId });
+    const look = await provider.look({ providerRunId: due.providerRunId, isTraining });
     await services.reach("watch.looked", due.jobId);
     services.metrics.looks.inc({ provider: provider.name, status: look.status });
-    const event = toEvent(due, look, sold?.route.microUsdPerOutput ?? 0);
+    const event = toEvent(due, look, sold?.route ?? null);
     if (event?.type === "failed" && event.failure.code === "timeout")
-      await provider.cancel({ providerRunId: due.providerRunId });
+      await provider.cancel({ providerRunId: due.providerRunId, isTraining });
     const known = event && (await learnOf(services, due, event));
     if (known && look.status === "running") await stopOrphan(services, provider, due, known);
     // "submitted" tells us that it is out: it is looked at again like any other.
@@ -102,7 +104,7 @@ async function lookAt(services: Services, due: DueLook): Promise<Looked | null> 
   }
 }
 
-function toEvent(due: DueLook, look: Look, microUsdPerOutput: number): Event | null {
+function toEvent(due: DueLook, look: Look, route: Route | null): Event | null {
   const { runId } = due;
   const at = timeBy(due);
   const providerRunId = due.providerRunId ?? "";
@@ -124,7 +126,8 @@ function toEvent(due: DueLook, look: Look, microUsdPerOutput: number): Event | n
         providerRunId,
         outputs: look.outputs,
         seconds: look.seconds,
-        costMicroUsd: microUsdPerOutput * look.outputs.length,
+        costMicroUsd: route ? costOf(route, at, usedBy(due, look)) : 0,
+        trainedVersion: look.trainedVersion,
       };
     case "failed":
       return { type: "failed", at, runId, failure: look.failure };
@@ -141,16 +144,21 @@ function toEvent(due: DueLook, look: Look, microUsdPerOutput: number): Event | n
   }
 }
 
+function usedBy({ input }: DueLook, { outputs, seconds }: Succeeded) {
+  const film = input["duration"];
+  return { outputs: outputs.length, seconds, filmSeconds: typeof film === "number" ? film : 0 };
+}
+
 /** What turned up although it was presumed lost, and is not wanted any more: it is stopped, and its cost is ours. */
 async function stopOrphan(
   services: Services,
   provider: Provider,
-  { runId, jobId, providerRunId }: DueLook,
+  { runId, jobId, providerRunId, destination }: DueLook,
   { job, now }: Applied,
 ): Promise<void> {
   const run = job.runs.find((each) => each.id === runId);
   if (!run || !isMissing(run) || !providerRunId) return;
-  await provider.cancel({ providerRunId });
+  await provider.cancel({ providerRunId, isTraining: destination !== null });
   const { changed } = await learn(services, jobId, [{ type: "cancel_sent", at: now, runId }]);
   if (!changed) return;
   services.logger.warn({ run_id: runId, job_id: jobId }, "a run that was presumed lost turned up: canceled");

@@ -3,7 +3,11 @@ import type { Backend } from "../queue/backend.ts";
 import { consume } from "../queue/queue.ts";
 import { advance } from "./advance.ts";
 import { audit } from "./audit.ts";
+import { catalogue } from "./catalogue.ts";
+import { chores } from "./chores.ts";
+import { deliver } from "./deliver.ts";
 import { keepLeases } from "./leases.ts";
+import { runPipelines } from "./pipelines.ts";
 import type { Services } from "./services.ts";
 import { lineUpSuspects } from "./suspects.ts";
 import { sweep } from "./sweep.ts";
@@ -46,7 +50,14 @@ export function startWorker(
   });
   const room = () => concurrency * kinds.length - working.size;
   const act = (jobId: string) => void onWake(jobId);
-  const loops = [watch(services), sweep(services, { kinds, room, act }), audit(services)];
+  const loops = [
+    watch(services),
+    sweep(services, { kinds, room, act }),
+    audit(services),
+    catalogue(services),
+    chores(services),
+  ];
+  loops.push(runPipelines(services), deliver(services));
   let drained: Promise<void> | null = null;
   return {
     drain() {

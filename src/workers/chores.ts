@@ -1,0 +1,50 @@
+import { learnSeconds } from "../db/catalogue-state.ts";
+import { type Chore, claimChore, putOffChore } from "../db/chores.ts";
+import { deleteOldQuotes } from "../db/quotes.ts";
+import { deleteOldRates } from "../db/rates.ts";
+import { type Loop, repeat } from "./loop.ts";
+import type { Services } from "./services.ts";
+
+const EVERY_MS = 60_000;
+/** After a failure. */
+const AGAIN_SECONDS = 300;
+/** Statements of one chore; what is left then is left to the next time. */
+const MOST_STATEMENTS = 100;
+
+type ChoreServices = Pick<Services, "db" | "logger">;
+
+const CHORES: Readonly<Record<Chore, { everySeconds: number; work(services: ChoreServices): Promise<object> }>> = {
+  learn: { everySeconds: 3_600, work: async ({ db }) => ({ routes: await learnSeconds(db) }) },
+  clean: {
+    everySeconds: 86_400,
+    async work({ db }) {
+      let quotes = 0;
+      for (let statements = 0, more = true; more && statements < MOST_STATEMENTS; statements++) {
+        const round = await deleteOldQuotes(db);
+        quotes += round.deleted;
+        more = round.more;
+      }
+      return { quotes, rates: await deleteOldRates(db) };
+    },
+  },
+};
+
+/** What one worker of the fleet does once in a while. Doing it twice does no harm. */
+export function chores(services: ChoreServices, everyMs = EVERY_MS): Loop {
+  const { db, logger } = services;
+  // Workers that were started together do not come together for ever.
+  const ownMs = everyMs * (0.9 + Math.random() * 0.2);
+  return repeat("chores", logger, ownMs, async () => {
+    for (const name of Object.keys(CHORES) as Chore[]) {
+      const { everySeconds, work } = CHORES[name];
+      if (!(await claimChore(db, name, everySeconds))) continue;
+      try {
+        logger.info({ chore: name, ...(await work(services)) }, "chore done");
+      } catch (error) {
+        await putOffChore(db, name, AGAIN_SECONDS);
+        throw error;
+      }
+    }
+    return false;
+  });
+}
