@@ -20,8 +20,11 @@ const START_MS = 60_000;
 /** A worker that was killed last needs its two seconds, on a machine that just starts five programs. */
 const HEAL_MS = 60_000;
 const MIGRATE_MS = 60_000;
-/** A real provider's list needs 90 s to show everything; the sandbox shows a run at once. */
-const LOST_AFTER_SECONDS = 3;
+/**
+ * A real provider's list needs 90 s to show everything; the sandbox shows a run at once. But on a machine whose cores are
+ * taken by others it was seen to accept an order 23 s after it was sent, 8 s after its sender had given up.
+ */
+const LOST_AFTER_SECONDS = 10;
 /** Runs of 0.5 to 3 s: some are out at any moment, and all of them end in time. */
 const SANDBOX_SPEED = 2;
 /** Our own connections have this name, and are left alone when all others are cut. */

@@ -24,9 +24,10 @@ export type Verdict = "ordered" | "excused" | "unexplained";
  * serves no photo, and a job may lose three workers in a row to us: that much is excused, and counted. Null: not ended,
  * or not ordered.
  */
-export function verdictsOn({ orders, jobs, takeovers, struck }: Records): ReadonlyMap<string, Verdict> {
+export function verdictsOn({ orders, jobs, runs, takeovers, struck }: Records): ReadonlyMap<string, Verdict> {
   const orderOf = new Map(orders.map((order) => [order.key, order]));
   const takeoversOf = groupBy(takeovers, ({ jobId }) => jobId);
+  const lost = new Set(runs.filter(({ failure }) => failure === "lost").map(({ jobId }) => jobId));
   const verdicts = new Map<string, Verdict>();
   for (const job of jobs) {
     const order = orderOf.get(job.key);
@@ -34,13 +35,14 @@ export function verdictsOn({ orders, jobs, takeovers, struck }: Records): Readon
     const asOrdered = order.fails === null ? job.status === "completed" : job.failure === order.fails;
     // Whoever cancels takes what comes: it may have been too late, and it may have failed by then.
     if (asOrdered || order.cancelAfterMs !== null) verdicts.set(job.id, "ordered");
+    // Which of its variants is named as the reason is chance: with one of them lost, too few may be left.
+    else if (lost.has(job.id)) verdicts.set(job.id, "excused");
     else verdicts.set(job.id, isExcused(job, takeoversOf.get(job.id) ?? [], struck) ? "excused" : "unexplained");
   }
   return verdicts;
 }
 
 function isExcused(job: JobRow, takeovers: readonly Takeover[], struck: readonly Struck[]): boolean {
-  if (job.failure === "lost") return true;
   if (job.failure === "set_aside") return takeovers.every((takeover) => isOurDoing(takeover, struck));
   return job.kind === "staging" && job.failure === "provider_failed" && /download(ing)? input/i.test(job.detail ?? "");
 }

@@ -1,6 +1,8 @@
 import type { Bug } from "./bug.ts";
 
-const ACCEPT = "migrations/0004_accept.sql";
+/** Where the accept_jobs is that counts. */
+const ACCEPT = "migrations/0008_products.sql";
+const SETTLE = "migrations/0004_accept.sql";
 const CHARGE = "        account := debit(account, request.credits, request.id, request.kind, '{}');\n";
 
 /** Acceptance, charges and settlements. */
@@ -17,9 +19,8 @@ export const MONEY_BUGS: readonly Bug[] = [
       },
       {
         file: "src/api/jobs.ts",
-        find: "const known = Object.keys(files).length > 0 ? await findByKey(services.db, appId, key) : null;",
-        replace: `const known = await findByKey(services.db, appId, key);
-  if (known) return { view: await mustView(services, appId, known.jobId), available: 0, replayed: true };`,
+        find: "const replay = isCostly(body) ? await replayOf(services, app, key, body) : null;",
+        replace: "const replay = await replayOf(services, app, key, body);",
       },
     ],
     scenario: "repeats",
@@ -44,9 +45,9 @@ export const MONEY_BUGS: readonly Bug[] = [
     says: "the fingerprint of a request holds the time, so that no repetition is ever the same request",
     patches: [
       {
-        file: "src/api/jobs.ts",
-        find: "const print = fingerprint(body);",
-        replace: "const print = fingerprint({ ...body, at: Date.now() });",
+        file: "src/api/ordering.ts",
+        find: "    fingerprint: fingerprint(body),",
+        replace: "    fingerprint: fingerprint({ ...body, at: Date.now() }),",
       },
     ],
     scenario: "repeats",
@@ -83,7 +84,7 @@ export const MONEY_BUGS: readonly Bug[] = [
         file: "src/api/accepting.ts",
         find: "      waiting.push({ request, resolve, reject });",
         replace: `      waiting.push({ request, resolve, reject });
-      resolve({ outcome: "accepted", jobId: request.id, available: 0 });`,
+      resolve({ outcome: "accepted", jobId: request.id, available: 0, retryAfter: null, detail: null });`,
       },
       { file: "src/api/accepting.ts", find: "setImmediate(pump);", replace: "setTimeout(pump, 20);" },
     ],
@@ -96,8 +97,8 @@ export const MONEY_BUGS: readonly Bug[] = [
     patches: [
       {
         file: ACCEPT,
-        find: "if account.balance + account.allowance >= request.credits then",
-        replace: "if request.credits >= 0 then",
+        find: "if outcome is null and account.balance + account.allowance >= request.credits then",
+        replace: "if outcome is null then",
       },
       {
         file: "migrations/0002_ledger.sql",
@@ -126,7 +127,7 @@ export const MONEY_BUGS: readonly Bug[] = [
     says: "what is not kept is added to the balance, without an entry",
     patches: [
       {
-        file: ACCEPT,
+        file: SETTLE,
         find: `  if give_back(job.app_id, job.user_id, p_job, job.credits - p_kept, job.kind || ' ' || job.status, '{}')
      <> job.credits - p_kept then`,
         replace: `  update accounts set balance = balance + job.credits - p_kept where app_id = job.app_id and user_id = job.user_id;
@@ -165,7 +166,7 @@ export const MONEY_BUGS: readonly Bug[] = [
     patches: [
       {
         file: "src/db/jobs.ts",
-        find: `    if (ended) await tx.execute(sql\`select settle_job(\${jobId}, \${settlement(job, before.credits).kept})\`);\n`,
+        find: `      await tx.execute(sql\`select settle_job(\${jobId}, \${settlement(job, before.credits).kept})\`);\n`,
         replace: "",
       },
       {
@@ -209,7 +210,7 @@ async function writeJob(`,
         replace: "  job_id uuid not null references jobs,",
       },
       {
-        file: ACCEPT,
+        file: SETTLE,
         find: "values (p_job, job.credits, p_kept, job.credits - p_kept) on conflict do nothing;",
         replace: "values (p_job, job.credits, p_kept, job.credits - p_kept);",
       },

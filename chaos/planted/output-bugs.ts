@@ -1,6 +1,7 @@
 import type { Bug } from "./bug.ts";
 
 const STORE = "src/workers/store.ts";
+const OUTPUTS = "src/workers/outputs.ts";
 
 /** What is fetched, kept and handed out. */
 export const OUTPUT_BUGS: readonly Bug[] = [
@@ -9,12 +10,12 @@ export const OUTPUT_BUGS: readonly Bug[] = [
     says: "the run is stored first and its files are written to the store afterwards",
     patches: [
       {
-        file: STORE,
+        file: OUTPUTS,
         find: "/** What a model may return is not bounded by what a user may send in. */",
-        replace: "const later: (() => Promise<unknown>)[] = [];\n",
+        replace: "export const later: (() => Promise<unknown>)[] = [];\n",
       },
       {
-        file: STORE,
+        file: OUTPUTS,
         find: `  await Promise.all([
     storage.put(output.storageKey, bytes, image.contentType),
     storage.put(thumb.storageKey, small.bytes, small.contentType),
@@ -23,6 +24,11 @@ export const OUTPUT_BUGS: readonly Bug[] = [
     () => storage.put(output.storageKey, bytes, image.contentType),
     () => storage.put(thumb.storageKey, small.bytes, small.contentType),
   );`,
+      },
+      {
+        file: STORE,
+        find: `import { storeOutput } from "./outputs.ts";`,
+        replace: `import { later, storeOutput } from "./outputs.ts";`,
       },
       {
         file: STORE,
@@ -39,9 +45,9 @@ export const OUTPUT_BUGS: readonly Bug[] = [
     says: "the key of a file names neither the variant nor the run: they overwrite each other",
     patches: [
       {
-        file: STORE,
-        find: `const name = \`\${run.variant}-\${run.id}-\${position}\`;`,
-        replace: `const name = \`\${position}\`;`,
+        file: OUTPUTS,
+        find: `/\${run.variant}-\${run.id}-\${position}\``,
+        replace: `/\${position}\``,
       },
     ],
     scenario: "failures",
@@ -52,12 +58,12 @@ export const OUTPUT_BUGS: readonly Bug[] = [
     says: "downloads are remembered by job: every variant is the picture of the first",
     patches: [
       {
-        file: STORE,
+        file: OUTPUTS,
         find: "/** What a model may return is not bounded by what a user may send in. */",
         replace: "const fetched: Record<string, ReturnType<typeof fetchWithRetry>> = {};\n",
       },
       {
-        file: STORE,
+        file: OUTPUTS,
         find: "const { bytes } = await fetchWithRetry(fetchFile, url, { maxBytes: maxFileBytes });",
         replace: `fetched[record.job.id] ??= fetchWithRetry(fetchFile, url, { maxBytes: maxFileBytes });
   const { bytes } = (await fetched[record.job.id]) as Awaited<ReturnType<typeof fetchWithRetry>>;`,
@@ -72,21 +78,15 @@ export const OUTPUT_BUGS: readonly Bug[] = [
     patches: [
       {
         file: "src/storage/guarded-fetch.ts",
-        find: `  for await (const chunk of body as AsyncIterable<Buffer>) {
-    received += chunk.length;
-    if (received > maxBytes) throw tooLarge();
-    chunks.push(chunk);
-  }
-  if (length !== null && received !== Number(length)) throw refusedTruncated();`,
-        replace: `  body.on("error", () => {});
-  await new Promise((resolve) => {
-    body.on("data", (chunk: Buffer) => {
-      received += chunk.length;
-      chunks.push(chunk);
-    });
-    body.on("close", resolve);
-  });
-  if (received > maxBytes) throw tooLarge();`,
+        find: `    const next = await source.next().catch((error: unknown) => {
+      throw stop.aborted ? error : classified(error, true);
+    });`,
+        replace: "    const next = await source.next().catch(() => ({ done: true, value: Buffer.alloc(0) }));",
+      },
+      {
+        file: "src/storage/guarded-fetch.ts",
+        find: "  if (length !== null && received !== Number(length)) throw refusedTruncated();\n",
+        replace: "",
       },
     ],
     scenario: "misbehaviour",

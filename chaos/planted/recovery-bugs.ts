@@ -9,9 +9,9 @@ export const RECOVERY_BUGS: readonly Bug[] = [
     says: "the queue has acknowledged the wake, so an accepted job needs no time at which the sweep comes",
     patches: [
       {
-        file: "migrations/0004_accept.sql",
-        find: "now() + make_interval(secs => request.deadline_seconds), now() + interval '3 seconds')",
-        replace: "now() + make_interval(secs => request.deadline_seconds), null)",
+        file: "migrations/0008_products.sql",
+        find: "now() + make_interval(secs => request.deadline_seconds), now() + interval '3 seconds',",
+        replace: "now() + make_interval(secs => request.deadline_seconds), null,",
       },
     ],
     scenario: "queue_lost",
