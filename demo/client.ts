@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
-import { jobSchema } from "../src/api/job-json.ts";
+import { jobSchema } from "../src/job-json.ts";
 
 const TIMEOUT_MS = 10_000;
 /** A request that found nobody, or a database that is behind, is sent again for this long. All of ours may be repeated. */
@@ -24,6 +24,8 @@ export interface Client {
   submit(order: unknown, idempotencyKey: string): Promise<Job>;
   job(id: string): Promise<Job>;
   credits(user: string): Promise<Credits>;
+  /** Once for each key. */
+  grant(user: string, amount: number, key: string): Promise<void>;
   download(url: string): Promise<Buffer>;
 }
 
@@ -61,6 +63,10 @@ export function makeClient(api: string, key: string, stopped: AbortSignal): Clie
     },
     job: async (id) => jobSchema.parse(await ask("GET", `/api/jobs/${id}`)),
     credits: async (user) => credits.parse(await ask("GET", `/api/credits/${user}?limit=100`)),
+    grant: async (user, amount, key) => {
+      const headers = { "content-type": "application/json", "idempotency-key": key };
+      await ask("POST", `/api/credits/${user}/grants`, headers, JSON.stringify({ credits: amount }));
+    },
     // A signed address needs no key, as for the browser of an end user.
     download: async (url) => Buffer.from(await (await send(url)).arrayBuffer()),
   };

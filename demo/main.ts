@@ -1,4 +1,5 @@
 import { randomUUID } from "node:crypto";
+import { setMaxListeners } from "node:events";
 import { mkdir, writeFile } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -7,17 +8,21 @@ import { ledgerDrift } from "../src/db/credits.ts";
 import { createKey } from "../src/db/keys.ts";
 import { type Client, type Job, makeClient, readBill } from "./client.ts";
 import { type Addresses, type Cluster, makeCluster } from "./cluster.ts";
-import { openFolder, savePictures } from "./folder.ts";
+import { openFolder, saveFiles } from "./folder.ts";
 import { BadOption, type Options, type Photo, readOptions, USAGE } from "./options.ts";
 import { makeOrders, type Order, USER } from "./orders.ts";
+import { findChromium, playFilms } from "./playing.ts";
+import { visitProducts } from "./products.ts";
 import { lastLines, ProgramFailed } from "./program.ts";
 import { isEnded, type Progress, showProgress } from "./progress.ts";
-import { type Check, type Ended, type Facts, makeChecks, printReport, toJson } from "./report.ts";
+import { type Check, type Ended, type Facts, makeChecks, printChecks, printReport, toJson } from "./report.ts";
 import { paintRoom } from "./room.ts";
 import { makeTerminal } from "./terminal.ts";
+import { printVisit, printVisitHead, visitChecks, visitsToJson } from "./visits.ts";
 
 /** The whole demo. A real provider may have to start a machine first, and what was paid for should arrive. */
 const LIMIT_SECONDS = { sandbox: 80, replicate: 300 } as const;
+const ALL_LIMIT_SECONDS = 240;
 const ASK_EVERY_MS = 250;
 const SIGNALS = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 } as const;
 
@@ -48,6 +53,8 @@ async function main(): Promise<number> {
     throw new BadOption(`--json: ${options.json} cannot be written (${error.code}). Name another file.`);
   });
   const halt = new AbortController();
+  // Every request listens to it.
+  setMaxListeners(0, halt.signal);
   const ending = endFromOutside();
   const screen: { progress: Progress | null } = { progress: null };
   const cluster = makeCluster({
@@ -57,9 +64,17 @@ async function main(): Promise<number> {
       print(`  ${paint("green", "✔")} ${name.padEnd(10)} pid ${`${pid}`.padEnd(8)} ${where}`),
     onLoss: (what) => (screen.progress ?? { note: print }).note(paint("yellow", `  ! ${what}`)),
   });
-  const limit = failAfter(LIMIT_SECONDS[options.provider.name], halt.signal);
+  const limit = failAfter(options.all ? ALL_LIMIT_SECONDS : LIMIT_SECONDS[options.provider.name], halt.signal);
   try {
     printHead(options);
+    if (options.all) {
+      const visits = visitAll(options, cluster, halt.signal);
+      const { ok, keep } = await Promise.race([visits, cluster.broken, ending, limit]);
+      halt.abort();
+      if (!ok) await printTroubles(options.out);
+      if (options.keep) await stayUp(keep, Promise.race([ending, cluster.broken]));
+      return ok ? 0 : 1;
+    }
     const tour = takeTour(options, cluster, halt.signal, (shown) => {
       screen.progress = shown;
     });
@@ -131,6 +146,36 @@ async function takeTour(
   }
 }
 
+/** Every kind for every app: what was bought, what it cost, and whether each file opens. */
+async function visitAll(
+  options: Options,
+  cluster: Cluster,
+  halted: AbortSignal,
+): Promise<{ ok: boolean; keep: Pick<Outcome, "addresses" | "key"> }> {
+  const startedAt = performance.now();
+  const addresses = await cluster.start();
+  print();
+  printVisitHead(terminal);
+  const found = await visitProducts(addresses, options.out, halted, (visit) => printVisit(terminal, visit));
+  const chromium = await findChromium();
+  const films = found.visits.flatMap(({ files }) =>
+    files.filter(({ contentType }) => contentType.startsWith("video/")),
+  );
+  const paths = films.map(({ path }) => path);
+  const played = chromium ? await playFilms(chromium, paths) : null;
+  const checks = visitChecks(found, paths.length, played);
+  const ok = checks.every((check) => check.ok);
+  const seconds = round((performance.now() - startedAt) / 1_000);
+  await writeJson(options, { ok, seconds, ...visitsToJson(found), checks });
+  printChecks(terminal, checks);
+  print(
+    paint("dim", `\n  ${seconds} s; everything that was made is in ${relative(process.cwd(), options.out) || "."}`),
+  );
+  const db = connect(addresses.database, { max: 1, name: "demo" });
+  const key = await createKey(db, "demo", "demo").finally(() => disconnect(db));
+  return { ok, keep: { addresses, key } };
+}
+
 async function drawRoom(): Promise<Photo> {
   return { bytes: await paintRoom(), contentType: "image/jpeg", extension: "jpg" };
 }
@@ -153,7 +198,7 @@ async function runOrder(
     job = await client.job(id);
   }
   progress.update(order.name, job);
-  return { order, job, repeated, pictures: await savePictures(client, job, order.name, folder) };
+  return { order, job, repeated, pictures: await saveFiles(client, job, order.name, folder) };
 }
 
 /** Rejects on a signal or a fault of our own; a second signal changes nothing, as npm passes each on once more. */
@@ -237,7 +282,10 @@ function printEnd(options: Options, { facts, photo }: Outcome, seconds: number):
 }
 
 /** Until Ctrl-C, or until something dies. */
-async function stayUp({ addresses: { api, adminPassword }, key }: Outcome, over: Promise<never>): Promise<void> {
+async function stayUp(
+  { addresses: { api, adminPassword }, key }: Pick<Outcome, "addresses" | "key">,
+  over: Promise<never>,
+): Promise<void> {
   print(`
   Everything stays up until Ctrl-C.
     docs    ${api}/docs

@@ -11,12 +11,14 @@ const PROMPT = "a lighthouse on a rocky coast at golden hour, calm sea, drifting
 
 export const USAGE = `
 npm run demo [-- --image FILE] [--prompt TEXT] [--provider sandbox|replicate] [--out DIR] [--json FILE] [--keep]
+npm run demo -- --all [--out DIR] [--json FILE] [--keep]
 
   --image FILE      the room to stage: JPEG, PNG or WebP; a drawn one without it
   --prompt TEXT     what the generation shows, 1 to 2,000 characters
   --provider NAME   sandbox (a local cloud, free) or replicate (real pictures, real money: about $0.09)
   --out DIR         where pictures and logs go; ./demo-output without it
   --json FILE       also write what came out, for programs
+  --all             every kind of job for every app in apps/, on the sandbox; films are played where there is a Chromium
   --keep            leave everything running afterwards, until Ctrl-C
 
 Try: --prompt "a fox in the snow [sandbox: slow=20]", and kill -9 a worker while it runs.
@@ -55,6 +57,8 @@ export interface Options {
   readonly out: string;
   readonly json: string | null;
   readonly keep: boolean;
+  /** Every kind for every app, instead of three jobs. */
+  readonly all: boolean;
   /** The queue is on Redis when there is one. */
   readonly redisUrl: string | null;
 }
@@ -67,12 +71,17 @@ export async function readOptions(args: string[], env: Env): Promise<Options | n
   if (given.help) return null;
   // npm runs scripts in the project's folder; paths are meant from where they were typed.
   const from = (path: string) => resolve(env["INIT_CWD"] || process.cwd(), path);
+  if (given.all && (given.image ?? given.prompt ?? given.provider) !== undefined)
+    throw new BadOption(
+      "--all brings its own pictures and words, and runs on the sandbox: leave --image, --prompt and --provider out.",
+    );
   const options = {
     prompt: readPrompt(given.prompt ?? PROMPT),
     provider: readProvider(given.provider ?? "sandbox", env),
     out: given.out === undefined ? resolve("demo-output") : from(notEmpty("--out", given.out)),
     json: given.json === undefined ? null : from(notEmpty("--json", given.json)),
     keep: given.keep ?? false,
+    all: given.all ?? false,
     redisUrl: env["REDIS_URL"] || null,
   };
   return {
@@ -87,7 +96,7 @@ function parse(args: string[]) {
     const flag = { type: "boolean" } as const;
     return parseArgs({
       args,
-      options: { image: text, prompt: text, json: text, provider: text, out: text, keep: flag, help: flag },
+      options: { image: text, prompt: text, json: text, provider: text, out: text, keep: flag, all: flag, help: flag },
     }).values;
   } catch (error) {
     const [what = ""] = (error instanceof Error ? error.message : String(error)).split(". ");

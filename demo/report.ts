@@ -1,12 +1,12 @@
 import type { Credits, Job } from "./client.ts";
-import type { SavedPicture } from "./folder.ts";
+import type { SavedFile } from "./folder.ts";
 import { type Order, USER } from "./orders.ts";
 import { MOST_COLUMNS, type Terminal } from "./terminal.ts";
 
 export interface Ended {
   readonly order: Order;
   readonly job: Job;
-  readonly pictures: readonly SavedPicture[];
+  readonly pictures: readonly SavedFile[];
   /** The same request with the same Idempotency-Key was answered with this job. */
   readonly repeated: string;
 }
@@ -117,6 +117,10 @@ export function printReport(terminal: Terminal, facts: Facts, checks: readonly C
   print();
   print(`  ${callsLine(facts.ended)}`);
   print(`  ${balanceLine(facts.credits)}`);
+  printChecks(terminal, checks);
+}
+
+export function printChecks({ print, paint }: Terminal, checks: readonly Check[]): void {
   print();
   for (const { ok, what, detail } of checks)
     print(`  ${ok ? paint("green", "✔") : paint("red", "✖")} ${what.padEnd(28)} ${paint(ok ? "dim" : "red", detail)}`);
