@@ -154,7 +154,9 @@ async function drawPhotos(storage: Storage, photos: number): Promise<number> {
 
 async function runApart(way: Way, folder: string, photos: number): Promise<Measurement> {
   const args = ["--expose-gc", "--import", "tsx", fileURLToPath(import.meta.url), way, folder, String(photos)];
-  const child = spawn(process.execPath, args, { stdio: ["ignore", "ignore", "inherit", "ipc"] });
+  // As the image runs its workers: with an arena for each thread, glibc keeps what pictures no longer need.
+  const env = { ...process.env, MALLOC_ARENA_MAX: "2" };
+  const child = spawn(process.execPath, args, { env, stdio: ["ignore", "ignore", "inherit", "ipc"] });
   let found: Measurement | null = null;
   child.on("message", (message) => {
     found = message as Measurement;

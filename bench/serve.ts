@@ -3,6 +3,7 @@ import { apps } from "../apps/all.ts";
 import { type Accept, makeAccept } from "../src/api/accepting.ts";
 import { makeApp } from "../src/api/app.ts";
 import { makeAuthenticate } from "../src/api/auth.ts";
+import { readCatalogue } from "../src/api/catalogue-state.ts";
 import { watchChanges } from "../src/api/changes.ts";
 import { makeLogger, makeParts, VERSION } from "../src/compose.ts";
 import { type Config, readConfig } from "../src/config.ts";
@@ -36,10 +37,13 @@ async function serveApi(config: Config, what: "without-wakes" | "one-by-one"): P
   const app = await makeApp({
     ...parts,
     apps,
+    catalogue: readCatalogue(db, parts.providers),
     changes: watchChanges(db, logger),
     accept: what === "one-by-one" ? oneByOne : makeAccept({ ...parts, queues }),
     authenticate: makeAuthenticate(db),
+    prefixOf: (appId) => `apps/${appId}`,
     limits: { maxBytes: config.MAX_FILE_BYTES, maxPixels: config.MAX_IMAGE_PIXELS },
+    callbackOrigins: config.CALLBACK_ORIGINS,
     jobDeadlineSeconds: config.JOB_DEADLINE_SECONDS,
     signingSecret: config.SIGNING_SECRET,
     publicUrl: config.PUBLIC_URL,

@@ -40,7 +40,10 @@ const HOMES: { packages: RegExp; homes: string[] }[] = [
   // Only the tests use it: see src/db/client.ts.
   { packages: /^postgres$/, homes: ["test/"] },
   { packages: /^@aws-sdk\//, homes: ["src/storage/s3.ts"] },
-  { packages: /^(sharp|file-type)$/, homes: ["src/storage/image.ts"] },
+  { packages: /^sharp$/, homes: ["src/storage/image.ts", "src/storage/photo.ts"] },
+  { packages: /^file-type$/, homes: ["src/storage/image.ts"] },
+  { packages: /^(yazl|yauzl)$/, homes: ["src/storage/archive.ts"] },
+  { packages: /^mediabunny$/, homes: ["src/storage/video.ts"] },
   { packages: /^undici$/, homes: ["src/providers/", "src/storage/"] },
   { packages: /^replicate$/, homes: ["src/providers/replicate"] },
   { packages: /^@bull-board\//, homes: ["src/api/", "src/queue/board.ts"] },

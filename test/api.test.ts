@@ -3,6 +3,7 @@ import type { AddressInfo } from "node:net";
 import sharp from "sharp";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { createKey, revokeKey } from "../src/db/keys.ts";
+import { KINDS } from "../src/domain/kinds/kind.ts";
 import { type Answer, type CallOptions, type Spine, startSpine } from "./rig/spine.ts";
 
 let spine: Spine;
@@ -401,7 +402,7 @@ describe("the operator's pages", () => {
     const login = { authorization: `Basic ${Buffer.from("admin:admin of the tests").toString("base64")}` };
     const queues = await call("GET", "/queues/api/queues", { key: null, headers: login });
     expect(queues.status).toBe(200);
-    expect(queues.body.queues.map((queue: { name: string }) => queue.name)).toEqual(["generation", "staging"]);
+    expect(queues.body.queues.map((queue: { name: string }) => queue.name)).toEqual([...KINDS]);
     expect(queues.body.queues.every((queue: { readOnlyMode: boolean }) => queue.readOnlyMode)).toBe(true);
     expect((await call("PUT", "/queues/api/queues/generation/pause", { key: null, headers: login })).status).toBe(405);
   });

@@ -10,15 +10,15 @@ import { connect, type Db, disconnect } from "../src/db/client.ts";
 import { grant } from "../src/db/credits.ts";
 import { apply, type NewAsset } from "../src/db/jobs.ts";
 import { saveApps } from "../src/db/migrate.ts";
-import type { App } from "../src/domain/app.ts";
 import { makeMetrics } from "../src/metrics.ts";
 import { audit } from "../src/workers/audit.ts";
+import { makeApp } from "./rig/apps.ts";
 import { createDatabase, dropDatabases, freshDatabase } from "./rig/database.ts";
+import { makeRequest } from "./rig/requests.ts";
 import { type Spine, startSpine } from "./rig/spine.ts";
 
-const prices = { generation: { perMegapixel: 1 }, staging: { perVariant: 20 } };
-const plain: App = { id: "plain", name: "Plain", signupGrant: 100, dailyAllowance: 0, kinds: ["generation"], prices };
-const daily: App = { ...plain, id: "daily", signupGrant: 50, dailyAllowance: 4 };
+const plain = makeApp({ id: "plain", signupGrant: 100 });
+const daily = makeApp({ id: "daily", signupGrant: 50 }, { dailyAllowance: 4 });
 
 const NOW = { pauseMs: 0, settleSeconds: 0 };
 const opened: (() => Promise<void>)[] = [];
@@ -41,27 +41,7 @@ type Fate = "stored" | "failed" | "canceled" | "running" | "unknown" | "pending"
 /** A job of which each variant meets the given fate. */
 async function makeJob(db: Db, userId: string, fates: readonly Fate[], credits = 7, appId = "plain"): Promise<string> {
   const id = uuidv7();
-  const [answer] = await acceptJobs(db, [
-    {
-      id,
-      appId,
-      userId,
-      kind: "generation",
-      model: "flux-schnell",
-      input: { prompt: "x" },
-      files: {},
-      metadata: {},
-      variants: fates.length,
-      minSuccess: 1,
-      maxAttempts: 1,
-      maxRebuys: 1,
-      credits,
-      priceLines: [{ label: "x", credits }],
-      idempotencyKey: id,
-      fingerprint: "ab".repeat(32),
-      deadlineSeconds: 3_600,
-    },
-  ]);
+  const [answer] = await acceptJobs(db, [makeRequest({ id, appId, userId, variants: fates.length, credits })]);
   expect(answer?.outcome).toBe("accepted");
   const at = new Date();
   const soon = new Date(Date.now() + 60_000);
@@ -72,7 +52,7 @@ async function makeJob(db: Db, userId: string, fates: readonly Fate[], credits =
       continue;
     }
     const runId = uuidv7();
-    const intended = { id: runId, variant, provider: "p", model: "m", version: null, input: {} };
+    const intended = { id: runId, variant, provider: "p", model: "m", version: null, input: {}, destination: null };
     await apply(db, id, [{ type: "intended", at, run: { ...intended, sendBefore: soon, expiresAt: soon } }]);
     if (fate === "unknown") {
       await apply(db, id, [{ type: "lost", at, runId, detail: "x" }]);
@@ -83,7 +63,8 @@ async function makeJob(db: Db, userId: string, fates: readonly Fate[], credits =
     if (fate === "failed")
       await apply(db, id, [{ type: "failed", at, runId, failure: { code: "provider_failed", detail: "x" } }]);
     if (fate !== "stored") continue;
-    await apply(db, id, [{ type: "succeeded", at, runId, providerRunId, outputs: ["u"], seconds: 1, costMicroUsd: 1 }]);
+    const made = { outputs: ["u"], seconds: 1, costMicroUsd: 1, trainedVersion: null };
+    await apply(db, id, [{ type: "succeeded", at, runId, providerRunId, ...made }]);
     await apply(db, id, [{ type: "stored", at, runId }], { assets: [output(appId, id, runId)] });
   }
   return id;

@@ -1,3 +1,4 @@
+import { readdir, readFile } from "node:fs/promises";
 import ts from "typescript";
 import { describe, expect, test } from "vitest";
 import { readOptions } from "../chaos/options.ts";
@@ -8,6 +9,7 @@ import { ordersOf, SCENARIOS } from "../chaos/planted/scenarios.ts";
 import { BadOption } from "../demo/options.ts";
 
 const ROOT = process.cwd();
+const text = (file: string) => readFile(file, "utf8");
 
 /** What the parser says; types are not looked at, which would take a minute for all of them. */
 function syntaxErrors(texts: ReadonlyMap<string, string>): string[] {
@@ -27,6 +29,22 @@ describe("a planted bug", () => {
       await patchedFiles(ROOT, [...SHORTER_TIMES, ...patches]);
     },
   );
+
+  test("in a function of the database is in the one that counts: no later migration replaces it", async () => {
+    const names = (await readdir("migrations")).toSorted();
+    const texts = new Map(
+      await Promise.all(names.map(async (name) => [name, await text(`migrations/${name}`)] as const)),
+    );
+    const inMigrations = BUGS.flatMap(({ patches }) => patches).filter(({ file }) => file.startsWith("migrations/"));
+    expect(inMigrations.length).toBeGreaterThan(5);
+    for (const { file, find } of inMigrations) {
+      const before = (await text(file)).split(find)[0] ?? "";
+      const [open] = [...before.matchAll(/^create (?:or replace )?function (\w+)|^end \$\$;/gm)].slice(-1);
+      if (!open?.[1]) continue;
+      const last = names.findLast((name) => texts.get(name)?.includes(` function ${open[1]}(`));
+      expect([`${open[1]} of ${file}`, file]).toEqual([`${open[1]} of ${file}`, `migrations/${last}`]);
+    }
+  });
 
   test("has a name, a sentence and a set of patches of its own", () => {
     for (const key of ["name", "says"] as const) expect(new Set(BUGS.map((bug) => bug[key])).size).toBe(BUGS.length);

@@ -222,6 +222,13 @@ test("a job that was set aside is excused when each of its workers was struck by
   expect(verdict({ takeovers: [stranger], struck: [{ ...outage, what: null }] })).toBe("unexplained");
 });
 
+test("a job one of whose runs was lost to us is excused, whichever of its variants is named as the reason", () => {
+  const failed = { ...job, status: "failed", failure: "content_refused" };
+  const verdict = (runs: Records["runs"]) => verdictsOn({ ...good, jobs: [failed], runs }).get("job");
+  expect(verdict([run, { ...run, id: "run1", variant: 1, status: "failed", failure: "lost" }])).toBe("excused");
+  expect(verdict([run])).toBe("unexplained");
+});
+
 test.each<[CheckName, string, Partial<Records>]>([
   ["lost", "another job under the key", { sendings: [{ ...sending, jobId: "gone" }] }],
   ["stuck", "a job that goes on", { jobs: [{ ...job, status: "processing", ended: false }] }],

@@ -28,7 +28,7 @@ describe("the environment", () => {
       PORT: 3000,
       PUBLIC_URL: "http://localhost:3000",
       STORAGE_PROVIDER: "local",
-      WORKER_KINDS: ["generation", "staging"],
+      WORKER_KINDS: ["training", "generation", "staging", "edit", "video"],
     });
   });
 

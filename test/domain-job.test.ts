@@ -38,6 +38,7 @@ function intendedRun(id: string, variant = 0, seconds = 0): IntendedRun {
     model: "m",
     version: null,
     input: {},
+    destination: null,
     sendBefore: new Date(at(seconds).getTime() + SEND_WINDOW_MS),
     expiresAt: at(seconds + 360),
   };
@@ -57,6 +58,7 @@ const succeeded = (runId: string): Event => ({
   outputs: ["https://x/0.png"],
   seconds: 1,
   costMicroUsd: 3_000,
+  trainedVersion: null,
 });
 const stored = (runId: string): Event => ({ type: "stored", at: at(6), runId });
 const failed = (runId: string, code: FailureCode = "provider_failed"): Event => ({
@@ -329,6 +331,16 @@ describe("a job", () => {
     expect(again.runs[0]?.attempt).toBe(1);
     // Two workers that both want to send: only the first one's intent changes anything.
     expect(next(again, intended("1", 0, 6))).toBe(again);
+  });
+
+  test("that was put off takes the version and the destination that are known by now, and no other input", () => {
+    const job = play(newJob(), claimed, intended("1"), postponed("1"));
+    const known = { version: "v", destination: "ours/ann" };
+    const run = { ...intendedRun("1", 0, 6), ...known, input: { prompt: "another" } };
+    const again = next(job, { type: "intended", at: at(6), run });
+    expect(again.runs).toMatchObject([{ ...known, input: {}, status: "submitting" }]);
+    // Once it is out, nothing of it changes any more.
+    expect(next(again, { type: "intended", at: at(7), run: { ...run, destination: "ours/bob" } })).toBe(again);
   });
 
   test("whose sender vanished is looked for at once by whoever holds the lease next", () => {

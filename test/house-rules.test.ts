@@ -44,6 +44,10 @@ test.each([
   ["src/api/jobs.ts", "drizzle-orm/pg-core"],
   ["src/workers/store.ts", "@aws-sdk/client-s3"],
   ["src/storage/s3.ts", "sharp"],
+  ["src/storage/photo.ts", "file-type"],
+  ["src/workers/archive.ts", "yazl"],
+  ["src/storage/photo-set.ts", "yauzl"],
+  ["src/workers/outputs.ts", "mediabunny"],
   ["src/api/webhooks.ts", "undici"],
   ["src/providers/fal.ts", "replicate"],
   ["src/workers/worker.ts", "fastify"],
@@ -64,6 +68,11 @@ test("who may know each other does", () => {
   expect(breaches("src/workers/health.ts", 'import { fastify } from "fastify";')).toEqual([]);
   expect(breaches("test/all.test.ts", 'import "../src/main.ts"; import "bullmq";')).toEqual([]);
   expect(breaches("sandbox/pictures/picture.ts", 'import "sharp"; import "../wire.ts";')).toEqual([]);
+  expect(breaches("src/storage/photo.ts", 'import "sharp";')).toEqual([]);
+  expect(breaches("src/storage/archive.ts", 'import "yazl"; import "yauzl";')).toEqual([]);
+  expect(breaches("src/storage/video.ts", 'import "mediabunny";')).toEqual([]);
+  expect(breaches("sandbox/film.ts", 'import "mediabunny";')).toEqual([]);
+  expect(breaches("sandbox/dataset.ts", 'import "yauzl";')).toEqual([]);
 });
 
 const [SELECT, LOG] = ["sel" + "ect", "conso" + "le.log"];

@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
-import type { JobJson } from "../src/api/job-json.ts";
 import { FAULT_POINTS, type FaultPoint } from "../src/fault-points.ts";
+import type { JobJson } from "../src/job-json.ts";
 import { makeProcesses, type Processes, type StartedProcess } from "./rig/processes.ts";
 import { type Spine, startSpine } from "./rig/spine.ts";
 
@@ -33,7 +33,11 @@ const PROMPTS: Partial<Record<FaultPoint, string>> = {
   "cancel.sent": "[sandbox: slow=60]",
 };
 const AT_THE_API: readonly FaultPoint[] = ["accept.asked", "accept.committed", "webhook.verified", "webhook.noted"];
-const AT_A_WORKER = (Object.keys(FAULT_POINTS) as FaultPoint[]).filter((point) => !AT_THE_API.includes(point));
+/** Not on the way of a single job: test/batches, test/pipelines and test/callbacks strike there. */
+const ELSEWHERE: readonly FaultPoint[] = ["batch.part", "pipeline.claimed", "pipeline.started", "deliver.sent"];
+const AT_A_WORKER = (Object.keys(FAULT_POINTS) as FaultPoint[]).filter(
+  (point) => !AT_THE_API.includes(point) && !ELSEWHERE.includes(point),
+);
 /** Standing still differs from dying where the sleeper still holds an answer, or a transaction. */
 const WORTH_STOPPING: readonly FaultPoint[] = [
   "apply.written",

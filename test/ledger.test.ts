@@ -8,15 +8,15 @@ import { apply, LeaseLost, loadJob } from "../src/db/jobs.ts";
 import { claim, claimDue, release, renew, unclaimDue } from "../src/db/leases.ts";
 import { saveApps } from "../src/db/migrate.ts";
 import { countDead, notePresence } from "../src/db/workers.ts";
-import type { App } from "../src/domain/app.ts";
 import { failure } from "../src/domain/failure.ts";
 import { KINDS } from "../src/domain/kinds/kind.ts";
 import type { IntendedRun } from "../src/domain/run.ts";
+import { makeApp } from "./rig/apps.ts";
 import { freshDatabase } from "./rig/database.ts";
+import { makeRequest } from "./rig/requests.ts";
 
-const prices = { generation: { perMegapixel: 1 }, staging: { perVariant: 20 } };
-const plain: App = { id: "plain", name: "Plain", signupGrant: 100, dailyAllowance: 0, kinds: ["generation"], prices };
-const daily: App = { ...plain, id: "daily", signupGrant: 5, dailyAllowance: 10 };
+const plain = makeApp({ id: "plain", signupGrant: 100 });
+const daily = makeApp({ id: "daily", signupGrant: 5 }, { dailyAllowance: 10 });
 
 let database: Awaited<ReturnType<typeof freshDatabase>>;
 let db: Db;
@@ -36,28 +36,8 @@ afterEach(async () => {
   expect(await ledgerDrift(db)).toEqual({ accounts: 0, credits: 0, unsettledJobs: 0 });
 });
 
-function request(over: Partial<AcceptRequest> = {}): AcceptRequest {
-  return {
-    id: uuidv7(),
-    appId: "plain",
-    userId: "ann",
-    kind: "generation",
-    model: "flux-schnell",
-    input: { prompt: "x" },
-    files: {},
-    metadata: {},
-    variants: 2,
-    minSuccess: 1,
-    maxAttempts: 3,
-    maxRebuys: 1,
-    credits: 10,
-    priceLines: [{ label: "x", credits: 10 }],
-    idempotencyKey: uuidv7(),
-    fingerprint: "ab".repeat(32),
-    deadlineSeconds: 3_600,
-    ...over,
-  };
-}
+const request = (over: Partial<AcceptRequest> = {}) =>
+  makeRequest({ appId: "plain", userId: "ann", variants: 2, maxAttempts: 3, credits: 10, ...over });
 
 const accept = async (over: Partial<AcceptRequest> = {}) => (await acceptJobs(db, [request(over)]))[0];
 const account = async (appId: string, userId: string) =>
@@ -151,6 +131,22 @@ describe("acceptance", () => {
     expect((await Promise.all(rounds)).flat().every((answer) => answer.outcome === "accepted")).toBe(true);
   });
 
+  test("of groups that share new addresses in opposite order never deadlocks", async () => {
+    const limit = (address: string) => [{ subject: `address:${address}`, action: "request", max: 1_000, seconds: 60 }];
+    for (let round = 0; round < 10; round++) {
+      const addresses = Array.from({ length: 10 }, (_, index) => `${round}.${index}`);
+      const group = (user: string, order: string[]) =>
+        order.map((at, index) => request({ userId: `${user}${index}`, credits: 1, rates: limit(at) }));
+      const both = await Promise.all([
+        acceptJobs(db, group("there", addresses)),
+        acceptJobs(db, group("back", [...addresses].reverse())),
+      ]);
+      expect(both.flat().every((answer) => answer.outcome === "accepted")).toBe(true);
+    }
+    const rows = await sql`select count + previous as count from rate_limits where subject like 'address:%'`;
+    expect(rows.map(({ count }) => count)).toEqual(Array(100).fill(2));
+  });
+
   test("waits no more than a second for an account that another transaction keeps", async () => {
     await accept({ userId: "kept", credits: 1 });
     await sql.begin(async (tx) => {
@@ -191,6 +187,7 @@ function run(id: string, variant: number): IntendedRun {
     model: "m",
     version: null,
     input: {},
+    destination: null,
     sendBefore: new Date(Date.now() + 20_000),
     expiresAt: new Date(Date.now() + 60_000),
   };
@@ -216,6 +213,7 @@ describe("a settlement", () => {
     const answer = await accept({ userId: "share", credits: 10, variants: 4 });
     const id = answer?.jobId as string;
     const at = new Date();
+    const made = { outputs: ["u"], seconds: 1, costMicroUsd: 1, trainedVersion: null };
     for (let variant = 0; variant < 4; variant++) {
       const runId = uuidv7();
       await apply(db, id, [
@@ -224,7 +222,7 @@ describe("a settlement", () => {
       ]);
       if (variant < 3)
         await apply(db, id, [
-          { type: "succeeded", at, runId, providerRunId: runId, outputs: ["u"], seconds: 1, costMicroUsd: 1 },
+          { type: "succeeded", at, runId, providerRunId: runId, ...made },
           { type: "stored", at, runId },
         ]);
       else await apply(db, id, [{ type: "failed", at, runId, failure: { code: "provider_failed", detail: "x" } }]);

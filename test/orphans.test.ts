@@ -1,6 +1,6 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
-import type { JobJson } from "../src/api/job-json.ts";
 import { webhookPath } from "../src/api/webhooks.ts";
+import type { JobJson } from "../src/job-json.ts";
 import { type Spine, startSpine } from "./rig/spine.ts";
 
 /**

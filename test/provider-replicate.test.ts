@@ -67,6 +67,7 @@ const order = (rest: Partial<Order> = {}): Order => ({
   model: "black-forest-labs/flux-schnell",
   version: null,
   input: { prompt: "a red chair\nby the window", num_outputs: 2, seed: 7 },
+  destination: null,
   webhookUrl: "https://app.example.test/hooks/replicate/run-1/s3cret",
   sendBefore: new Date(Date.now() + 5_000),
   cancelAfterSeconds: 300,
@@ -392,6 +393,7 @@ describe("offer", () => {
     url,
     filename: "room.jpg",
     contentType: "image/jpeg",
+    bytes: 9,
     read: async () => Buffer.from("JPEGBYTES"),
   });
 
@@ -435,8 +437,9 @@ describe("offer", () => {
 describe("look", () => {
   const look = async (body: unknown, options: Partial<ReplicateOptions> = {}) => {
     routes["GET /predictions/p1"] = [[200, body]];
-    return replicate(options).look({ providerRunId: "p1" });
+    return replicate(options).look({ providerRunId: "p1", isTraining: false });
   };
+  const told = (seconds: number | null) => ({ seconds, trainedVersion: null });
   const failedWith = (error: unknown) => look({ ...CREATED, status: "failed", error });
 
   test("a run that waits or works is running, as far as its last progress bar", async () => {
@@ -450,7 +453,7 @@ describe("look", () => {
   });
 
   test("a run that succeeded has its outputs and its billed seconds", async () => {
-    expect(await look(SUCCEEDED)).toEqual({ status: "succeeded", outputs: SUCCEEDED.output, seconds: 0.860001 });
+    expect(await look(SUCCEEDED)).toEqual({ status: "succeeded", outputs: SUCCEEDED.output, ...told(0.860001) });
     const single = "https://replicate.delivery/pbxt/x/out.mp4";
     expect(await look({ ...SUCCEEDED, output: single, metrics: undefined })).toEqual({
       status: "succeeded",
@@ -525,7 +528,7 @@ describe("look", () => {
 
   test("odd ornaments do not hide a run", async () => {
     const odd = { ...SUCCEEDED, metrics: [], logs: 7, deadline: false, completed_at: {}, data_removed: null };
-    expect(await look(odd)).toEqual({ status: "succeeded", outputs: SUCCEEDED.output, seconds: null });
+    expect(await look(odd)).toEqual({ status: "succeeded", outputs: SUCCEEDED.output, ...told(null) });
   });
 
   test("an answer that leaves out what does not apply is an answer", async () => {
@@ -535,7 +538,7 @@ describe("look", () => {
   });
 
   test("an id that is not known there is gone", async () => {
-    expect(await replicate().look({ providerRunId: "nobody" })).toEqual({ status: "gone" });
+    expect(await replicate().look({ providerRunId: "nobody", isTraining: false })).toEqual({ status: "gone" });
   });
 
   test.each<[string, Answer]>([
@@ -547,11 +550,11 @@ describe("look", () => {
     ["a redirect", [302, "", { location: "https://elsewhere.test" }]],
   ])("%s is no answer", async (_name, answer) => {
     routes["GET /predictions/p1"] = [answer];
-    await expect(replicate().look({ providerRunId: "p1" })).rejects.toThrow(ProviderUnreachable);
+    await expect(replicate().look({ providerRunId: "p1", isTraining: false })).rejects.toThrow(ProviderUnreachable);
   });
 
   test("an id cannot lead elsewhere", async () => {
-    await replicate().look({ providerRunId: "../account?x=" });
+    await replicate().look({ providerRunId: "../account?x=", isTraining: false });
     expect(seen[0]?.path).toBe("/predictions/..%2Faccount%3Fx%3D");
   });
 });
@@ -559,7 +562,7 @@ describe("look", () => {
 describe("cancel", () => {
   const cancel = (...answers: Answer[]) => {
     routes["POST /predictions/p1/cancel"] = answers;
-    return replicate().cancel({ providerRunId: "p1" });
+    return replicate().cancel({ providerRunId: "p1", isTraining: false });
   };
 
   test("asks without a body, and again when there was no answer", async () => {

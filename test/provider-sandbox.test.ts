@@ -2,7 +2,7 @@ import { createServer, type IncomingHttpHeaders } from "node:http";
 import type { AddressInfo } from "node:net";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { type Sandbox, startSandbox } from "../sandbox/sandbox.ts";
-import type { Look, Order, Provider } from "../src/domain/provider.ts";
+import type { Look, Order, Provider, RunRef } from "../src/domain/provider.ts";
 import { makeReplicate } from "../src/providers/replicate.ts";
 
 const notTaken = async () => false;
@@ -37,12 +37,15 @@ function order(directive: string | null = null, rest: Partial<Order> = {}): Orde
     model: SCHNELL,
     version: null,
     input: { prompt: `chair ${orders}${directive === null ? "" : ` [sandbox:${directive}]`}`, num_outputs: 2, seed: 7 },
+    destination: null,
     webhookUrl: `https://app.example.test/hooks/sandbox/run-${orders}/token`,
     sendBefore: new Date(Date.now() + 5_000),
     cancelAfterSeconds: 300,
     ...rest,
   };
 }
+
+const ref = (providerRunId: string): RunRef => ({ providerRunId, isTraining: false });
 
 async function submitted(it: Order): Promise<string> {
   const answer = await provider.submit(it);
@@ -52,7 +55,7 @@ async function submitted(it: Order): Promise<string> {
 
 async function verdict(providerRunId: string): Promise<Look> {
   for (let i = 0; i < 200; i++) {
-    const look = await provider.look({ providerRunId });
+    const look = await provider.look(ref(providerRunId));
     if (look.status !== "running") return look;
     await new Promise((resolve) => setTimeout(resolve, 25));
   }
@@ -170,10 +173,10 @@ describe("the end of a run", () => {
 
   test("is canceled when we asked for it, and asking again does no harm", async () => {
     const providerRunId = await submitted(order("slow=600"));
-    await provider.cancel({ providerRunId });
+    await provider.cancel(ref(providerRunId));
     expect(await verdict(providerRunId)).toEqual({ status: "canceled" });
-    await provider.cancel({ providerRunId });
-    await provider.cancel({ providerRunId: "nobody" });
+    await provider.cancel(ref(providerRunId));
+    await provider.cancel(ref("nobody"));
   });
 
   test("is a timeout when its deadline stopped it", async () => {
@@ -186,10 +189,10 @@ describe("the end of a run", () => {
     const id = await submitted(order("get_error=2"));
     expect(await verdict(id)).toMatchObject({ status: "succeeded" });
     const missing = await submitted(order("get_missing=1"));
-    expect(await provider.look({ providerRunId: missing })).toEqual({ status: "gone" });
+    expect(await provider.look(ref(missing))).toEqual({ status: "gone" });
     expect(await verdict(missing)).toMatchObject({ status: "succeeded" });
     const garbled = await submitted(order("get_garbage=1"));
-    await expect(provider.look({ providerRunId: garbled })).rejects.toMatchObject({ name: "ProviderUnreachable" });
+    await expect(provider.look(ref(garbled))).rejects.toMatchObject({ name: "ProviderUnreachable" });
     expect(await verdict(garbled)).toMatchObject({ status: "succeeded" });
   });
 });
@@ -198,7 +201,7 @@ test("a run tells how far it is while it works", async () => {
   const providerRunId = await submitted(order("slow=2"));
   const heard: number[] = [];
   for (;;) {
-    const look = await provider.look({ providerRunId });
+    const look = await provider.look(ref(providerRunId));
     if (look.status !== "running") break;
     if (look.progress !== null) heard.push(look.progress);
     await new Promise((resolve) => setTimeout(resolve, 25));
@@ -274,7 +277,7 @@ test("outputs that were removed are told as such", async () => {
   const providerRunId = await submitted(order());
   await verdict(providerRunId);
   sandbox.advanceClock(2 * 3_600_000);
-  expect(await provider.look({ providerRunId })).toMatchObject({
+  expect(await provider.look(ref(providerRunId))).toMatchObject({
     status: "failed",
     failure: { code: "output_unavailable" },
   });

@@ -117,7 +117,7 @@ function eventOf(type: Told, runId: string, providerRunId: string): Event {
       return { type, at };
     case "intended": {
       const sendBefore = new Date(NOW.getTime() + SEND_WINDOW_MS);
-      const order = { id: runId, variant: 0, provider: "p", model: "m", version: null, input: {} };
+      const order = { id: runId, variant: 0, provider: "p", model: "m", version: null, input: {}, destination: null };
       return { type, at, run: { ...order, sendBefore, expiresAt: LATER } };
     }
     case "submitted":
@@ -138,7 +138,7 @@ function eventOf(type: Told, runId: string, providerRunId: string): Event {
     case "absent before":
       return { type: "absent", at, runId, sentAt: new Date(NOW.getTime() - TICK_MS), detail: "" };
     case "succeeded":
-      return { type, at, runId, providerRunId, outputs: ["o"], seconds: 1, costMicroUsd: 1 };
+      return { type, at, runId, providerRunId, outputs: ["o"], seconds: 1, costMicroUsd: 1, trainedVersion: null };
     case "failed":
       return { type, at, runId, failure: why("provider_failed") };
     case "interrupted":

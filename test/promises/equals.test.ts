@@ -4,8 +4,8 @@ import { join } from "node:path";
 import { Redis as Client } from "ioredis";
 import { describe, expect, type TestContext, test } from "vitest";
 import { startRedis } from "../../chaos/redis.ts";
-import type { JobJson } from "../../src/api/job-json.ts";
 import { freePort } from "../../src/db/embedded.ts";
+import type { JobJson } from "../../src/job-json.ts";
 import { findRedis } from "../rig/programs.ts";
 import { type Spine, type SpineOptions, startSpine } from "../rig/spine.ts";
 

@@ -3,9 +3,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Webhook } from "standardwebhooks";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
-import type { JobJson } from "../../src/api/job-json.ts";
 import { webhookPath } from "../../src/api/webhooks.ts";
 import { type EmbeddedPostgres, startEmbeddedPostgres } from "../../src/db/embedded.ts";
+import type { JobJson } from "../../src/job-json.ts";
 import { type Spine, startSpine } from "../rig/spine.ts";
 
 /** A Postgres of this file's own, that is struck down without a checkpoint. The API and the worker are never restarted. */

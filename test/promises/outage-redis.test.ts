@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { Redis as Client } from "ioredis";
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from "vitest";
 import { type RedisServer, startRedis } from "../../chaos/redis.ts";
-import type { JobJson } from "../../src/api/job-json.ts";
+import type { JobJson } from "../../src/job-json.ts";
 import { findRedis } from "../rig/programs.ts";
 import { type Spine, startSpine } from "../rig/spine.ts";
 

@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import sharp from "sharp";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import type { JobJson } from "../../src/api/job-json.ts";
+import type { JobJson } from "../../src/job-json.ts";
 import { makeProcesses, type Processes } from "../rig/processes.ts";
 import { type Spine, startSpine } from "../rig/spine.ts";
 

@@ -1,5 +1,5 @@
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
-import type { JobJson } from "../../src/api/job-json.ts";
+import type { JobJson } from "../../src/job-json.ts";
 import { makeProcesses, type Processes, type StartedProcess } from "../rig/processes.ts";
 import { type Spine, startSpine } from "../rig/spine.ts";
 

@@ -3,7 +3,6 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import postgres from "postgres";
 import { type Sandbox, startSandbox } from "../../sandbox/sandbox.ts";
-import type { JobJson } from "../../src/api/job-json.ts";
 import { makeLogger, type Program, startApi, startWorkerProgram } from "../../src/compose.ts";
 import { type Config, readConfig } from "../../src/config.ts";
 import { connect, type Db, disconnect } from "../../src/db/client.ts";
@@ -11,6 +10,8 @@ import { ledgerDrift } from "../../src/db/credits.ts";
 import { freePort } from "../../src/db/embedded.ts";
 import { createKey } from "../../src/db/keys.ts";
 import { prepareDatabase } from "../../src/dev.ts";
+import type { App } from "../../src/domain/app.ts";
+import type { JobJson } from "../../src/job-json.ts";
 import { freshDatabase } from "./database.ts";
 import { redisPrefix, redisUrl } from "./redis.ts";
 
@@ -23,6 +24,8 @@ export interface Spine {
   readonly sql: postgres.Sql;
   readonly config: Config;
   readonly key: string;
+  /** A new key of any app. */
+  keyFor(appId: string): Promise<string>;
   readonly workers: Program[];
   startWorker(env?: Record<string, string>): Promise<Program>;
   call(method: string, path: string, options?: CallOptions): Promise<Answer>;
@@ -61,14 +64,18 @@ export interface SpineOptions {
   readonly webhooks?: boolean;
   /** Of a server of the test's own, which it may stop; it is left to the test. */
   readonly databaseUrl?: string;
+  /** The app whose key it has; "demo" by default, or the first of `apps`. */
+  readonly app?: string;
+  /** Instead of those of apps/. An entry that the test replaces is served as it is then. The key is of the first. */
+  readonly apps?: App[];
 }
 
 const LOG = makeLogger({ LOG_LEVEL: (process.env["TEST_LOG"] as Config["LOG_LEVEL"] | undefined) ?? "silent" }, "test");
 
 export async function startSpine(options: SpineOptions = {}): Promise<Spine> {
-  const { workers: count = 1, env = {}, speed = 10, webhooks = false, databaseUrl } = options;
+  const { workers: count = 1, env = {}, speed = 10, webhooks = false, databaseUrl, app, apps } = options;
   const database = databaseUrl ? { url: databaseUrl, drop: async () => {} } : await freshDatabase();
-  await prepareDatabase(database.url);
+  await prepareDatabase(database.url, apps);
   const folder = await mkdtemp(join(tmpdir(), "darkroom-spine-"));
   const sandbox = await startSandbox({ speed });
   const redis = process.env["QUEUE_BACKEND"] === "redis" ? redisUrl() : null;
@@ -90,11 +97,12 @@ export async function startSpine(options: SpineOptions = {}): Promise<Spine> {
     ...(redis ? { REDIS_URL: redis, QUEUE_PREFIX: redisPrefix() } : {}),
     ...env,
   });
-  const api = await startApi(config, LOG);
+  const api = await startApi(config, LOG, apps);
   if (webhooks) sandbox.setWebhookRelay(api.url);
   const db = connect(database.url, { max: 2, name: "test" });
   const tables = postgres(database.url, { max: 2, onnotice: () => {} });
-  const key = await createKey(db, "demo", "test");
+  const keyFor = (id: string) => createKey(db, id, "test");
+  const key = await keyFor(app ?? apps?.[0]?.id ?? "demo");
   const workers: Program[] = [];
 
   const spine: Spine = {
@@ -104,6 +112,7 @@ export async function startSpine(options: SpineOptions = {}): Promise<Spine> {
     sql: tables,
     config,
     key,
+    keyFor,
     workers,
     async startWorker(more = {}) {
       const worker = await startWorkerProgram({ ...config, ...readConfig({ ...asEnv(config), ...more }) }, LOG);

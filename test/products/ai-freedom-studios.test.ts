@@ -1,0 +1,175 @@
+import sharp from "sharp";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { type Spine, startSpine } from "../rig/spine.ts";
+import { type Client, clientOf, download } from "./client.ts";
+
+let spine: Spine;
+let client: Client;
+beforeAll(async () => {
+  spine = await startSpine({ app: "ai-freedom-studios" });
+  client = clientOf(spine);
+});
+afterAll(() => spine?.stop());
+afterEach(async () => {
+  spine.sandbox.faults.clear();
+  expect(await spine.audit()).toEqual({ drift: 0, unsettled: 0, unexplainedRuns: [] });
+});
+
+/** The body of the product's guide. */
+const body = (tenantId: string, more: Record<string, unknown> = {}) => ({
+  tenantId,
+  campaignId: "campaign-7",
+  model: "gpt-4o",
+  prompt: "A serene mountain landscape at sunset",
+  generateActual: true,
+  ...more,
+});
+const image = (given: unknown, headers?: Record<string, string>) =>
+  client.post("/api/creatives/generate/image", given, headers);
+const video = (given: unknown, headers?: Record<string, string>) =>
+  client.post("/api/creatives/generate/video", given, headers);
+
+test("a picture of 1024 × 1024 for a campaign, which is echoed to the end", async () => {
+  const answer = await image(body("acme", { platforms: ["Instagram"] }));
+  expect(answer).toMatchObject({
+    status: 200,
+    body: {
+      success: true,
+      tenantId: "acme",
+      campaignId: "campaign-7",
+      type: "image",
+      textModel: "gpt-4o",
+      generated: true,
+      status: "pending",
+      price: { credits: 3 },
+      job: { newBalance: 497, creditsUsed: 3 },
+    },
+  });
+  const job = await spine.ended(answer.body.job_id);
+  expect(job).toMatchObject({ status: "completed", model: "flux-schnell", user: "tenant:acme" });
+  expect(job.metadata).toEqual({
+    tenantId: "acme",
+    campaignId: "campaign-7",
+    textModel: "gpt-4o",
+    platforms: ["Instagram"],
+  });
+  expect(await sharp(await download(job.resultUrls[0] ?? "")).metadata()).toMatchObject({
+    width: 1_024,
+    height: 1_024,
+  });
+});
+
+test("a film of 15 s from words, which can be waited for", async () => {
+  const answer = await video(body("acme"), { prefer: "wait=60" });
+  expect(answer).toMatchObject({
+    status: 200,
+    body: { type: "video", generated: true, status: "completed", price: { credits: 50 }, campaignId: "campaign-7" },
+  });
+  const job = (await client.get(`/api/jobs/${answer.body.job_id}`)).body;
+  expect(job).toMatchObject({ model: "zeroscope-v2-xl", input: { seconds: 15 } });
+  expect(job.results[0].file.contentType).toMatch(/^video\//);
+  expect(job.results[0].file.seconds).toBeCloseTo(15, 0);
+  expect((await download(answer.body.assets.videoUrl)).length).toBeGreaterThan(1_000);
+  const [run] = await spine.sql`select input from runs where job_id = ${job.id}`;
+  expect(run?.["input"]).toMatchObject({ fps: 24, num_frames: 360 });
+}, 90_000);
+
+test("without generateActual only the price is told: no job, no charge, no account", async () => {
+  for (const [ask, credits] of [
+    [image, 3],
+    [video, 50],
+  ] as const) {
+    const answer = await ask(body("curious", { generateActual: false }));
+    expect(answer).toMatchObject({
+      status: 200,
+      body: { generated: false, job_id: null, job: null, status: "draft", price: { credits } },
+    });
+  }
+  expect(await client.get("/api/credits/tenant%3Acurious")).toMatchObject({ status: 404 });
+  expect((await client.get("/api/jobs?user=tenant:curious")).body.jobs).toEqual([]);
+});
+
+test("a model for media is taken, and its quality with it", async () => {
+  const quality = {
+    width: 768,
+    height: 1_024,
+    numInferenceSteps: 30,
+    guidanceScale: 7,
+    negativePrompt: "text",
+    scheduler: "DDIM",
+  };
+  const { body: answer } = await image(body("acme", { model: "sdxl", quality }));
+  expect(answer.textModel).toBeNull();
+  const job = await spine.ended(answer.job_id);
+  expect(job).toMatchObject({ status: "completed", model: "sdxl", metadata: { scheduler: "DDIM" } });
+  const [run] = await spine.sql`select input from runs where job_id = ${job.id}`;
+  expect(run?.["input"]).toMatchObject({ width: 768, height: 1_024, num_inference_steps: 30, negative_prompt: "text" });
+  const short = await video(body("acme", { quality: { durationSeconds: 5 } }));
+  expect(short.body.price.credits).toBe(20);
+  await spine.ended(short.body.job_id, 60_000);
+}, 90_000);
+
+describe("tenants", () => {
+  test("pay for themselves, and their users, where these are named", async () => {
+    const [tenant, user, other] = [
+      await image(body("globex")),
+      await image(body("globex", { userId: "ann" })),
+      await image(body("initech", { userId: "ann" })),
+    ];
+    for (const { body: answer } of [tenant, user, other]) {
+      expect(answer.job.newBalance).toBe(497);
+      await spine.ended(answer.job_id);
+    }
+    const accounts =
+      await spine.sql`select user_id from accounts where user_id like 'tenant:globex%' or user_id like 'tenant:initech%' order by 1`;
+    expect(accounts.map((row) => row["user_id"])).toEqual(["tenant:globex", "tenant:globex/ann", "tenant:initech/ann"]);
+  });
+
+  test("cannot take another's name", async () => {
+    const refused = await image(body("globex/ann"));
+    expect(refused).toMatchObject({ status: 422, body: { success: false, errors: [{ pointer: "/tenantId" }] } });
+    const { tenantId: _, ...without } = body("globex");
+    expect(await image(without)).toMatchObject({ status: 422, body: { errors: [{ pointer: "/tenantId" }] } });
+  });
+
+  test("without credits are told so, and what is missing", async () => {
+    // 497 credits are nine films.
+    const answers = [];
+    for (let index = 0; index < 10; index++)
+      answers.push(await video(body("initrode", { prompt: "[sandbox: slow=60]" })));
+    expect(answers.every(({ status }) => status === 200)).toBe(true);
+    const refused = await video(body("initrode"));
+    expect(refused).toMatchObject({ status: 402, body: { code: "insufficient_credits", required: 50, available: 0 } });
+    for (const { body: answer } of answers) await client.post(`/api/jobs/${answer.job_id}/cancel`, {});
+    await Promise.all(answers.map(({ body: answer }) => spine.ended(answer.job_id, 60_000)));
+    expect(await client.available("tenant:initrode")).toBe(500);
+  }, 90_000);
+});
+
+describe("what goes wrong is told for the user and for the operator:", () => {
+  test("the provider's account is empty", async () => {
+    spine.sandbox.faults.add({ fault: "no_credit", times: 1, match: {} });
+    const { body: answer } = await image(body("hooli"), { prefer: "wait=30" });
+    expect(answer).toMatchObject({
+      status: "failed",
+      assets: { imageUrls: [], videoUrl: null },
+      job: { errorCode: "provider_no_credit", creditsUsed: 0, newBalance: 500 },
+    });
+    expect(answer.job.error).toMatch(/out of capacity/);
+    expect(answer.job.remedy).toMatch(/Top it up at the provider's billing page/);
+  });
+
+  test("a prediction that nobody knows", async () => {
+    const { status, body: problem } = await client.get("/api/replicate/status/gone123");
+    expect([status, problem.code]).toEqual([404, "not_found"]);
+    expect(problem.error).toMatch(/submit the request again/);
+  });
+
+  test("a prompt that is missing, and a film that is too long", async () => {
+    const none = await image({ tenantId: "acme", generateActual: true });
+    expect(none).toMatchObject({ status: 422, body: { errors: [{ pointer: "/prompt" }] } });
+    const long = await video(body("acme", { quality: { durationSeconds: 40 } }));
+    expect(long).toMatchObject({ status: 422, body: { errors: [{ pointer: "/quality/durationSeconds" }] } });
+    expect(long.body.error).toMatch(/15 s/);
+  });
+});
