@@ -43,8 +43,9 @@ export const aiFreedomStudios: App = {
   },
   safety: "on",
   minSuccess: {},
-  // The guide's timeouts. They stop us buying, and fail nothing that the provider still works on: its verdict decides.
-  deadlineSeconds: { generation: 60, video: 120 },
+  // The guide gives up after 60 s and 120 s. That is how long its page waits (Prefer: wait=60); at our deadline the
+  // provider is told to stop, and Zeroscope often needs more than two minutes.
+  deadlineSeconds: { generation: 300, video: 900 },
   experiments: {},
   callbackUrl: null,
   storagePrefix: "apps/ai-freedom-studios",

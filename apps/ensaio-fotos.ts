@@ -109,13 +109,14 @@ export const ensaioFotos: App = {
   models: {
     generation: {
       default: "flux-schnell",
-      allowed: ["flux-schnell", "flux-schnell-lora", "flux-dev", "flux-dev-lora"],
+      // FLUX makes 1,440 pixels a side at most: GOLD's 1,536 are SDXL's.
+      allowed: ["flux-schnell", "flux-schnell-lora", "flux-dev", "flux-dev-lora", "sdxl"],
     },
     training: { default: "flux-lora-trainer", allowed: ["flux-lora-trainer"] },
   },
   safety: "request",
   minSuccess: {},
-  deadlineSeconds: { generation: 600, training: HOUR },
+  deadlineSeconds: { generation: 600 },
   experiments: {},
   callbackUrl: null,
   storagePrefix: "apps/ensaio-fotos",

@@ -64,7 +64,7 @@ export const proHeadshots: App = {
   },
   safety: "on",
   minSuccess: {},
-  deadlineSeconds: { training: 3_600 },
+  deadlineSeconds: {},
   experiments: {},
   callbackUrl: null,
   storagePrefix: "apps/pro-headshots",

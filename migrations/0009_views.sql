@@ -85,7 +85,8 @@ select j.id, j.app_id, j.user_id, j.kind as operation_type, j.model,
        case j.status when 'canceled' then 'failed' else j.status end as status,
        j.credits as cost, j.idempotency_key,
        (select a.storage_key from runs r join assets a on a.run_id = r.id and a.role = 'output'
-        where r.job_id = j.id and r.status = 'stored' order by r.variant, a.position limit 1) as result_url,
+        where r.job_id = j.id and r.status = 'stored' and j.status = 'completed'
+        order by r.variant, a.position limit 1) as result_url,
        case j.status when 'canceled' then 'canceled' else j.failure_code end as error_message,
        j.metadata, j.created_at, j.ended_at as completed_at,
        (select string_agg(r.provider_run_id, ',' order by r.variant) from runs r where r.job_id = j.id
@@ -93,19 +94,19 @@ select j.id, j.app_id, j.user_id, j.kind as operation_type, j.model,
        ) as "replicateJobId",
        (select coalesce(jsonb_agg(a.storage_key order by r.variant, a.position), '[]')
         from runs r join assets a on a.run_id = r.id and a.role = 'output'
-        where r.job_id = j.id and r.status = 'stored') as "resultUrls",
+        where r.job_id = j.id and r.status = 'stored' and j.status = 'completed') as "resultUrls",
        -- What the user paid in the end; until then, what was taken.
        coalesce((select s.kept from settlements s where s.job_id = j.id), j.credits) as "creditsUsed"
 from jobs j;
 
--- S4's results: one row for each output.
+-- S4's results: one row for each output. What was delivered of a job that failed was given back with its credits.
 create view images with (security_invoker = true) as
 select a.id, j.app_id, j.user_id, j.id as job_id, a.storage_key as url, j.input ->> 'prompt' as prompt,
        a.width, a.height, a.created_at
 from jobs j
 join runs r on r.job_id = j.id and r.status = 'stored'
 join assets a on a.run_id = r.id and a.role = 'output'
-where j.kind = 'generation';
+where j.kind = 'generation' and j.status = 'completed';
 
 create view videos with (security_invoker = true) as
 select a.id, j.app_id, j.user_id, j.id as job_id, a.storage_key as url, j.input ->> 'prompt' as prompt,
@@ -113,7 +114,7 @@ select a.id, j.app_id, j.user_id, j.id as job_id, a.storage_key as url, j.input 
 from jobs j
 join runs r on r.job_id = j.id and r.status = 'stored'
 join assets a on a.run_id = r.id and a.role = 'output'
-where j.kind = 'video';
+where j.kind = 'video' and j.status = 'completed';
 
 create view edited_images with (security_invoker = true) as
 select a.id, j.app_id, j.user_id, j.id as job_id, original.storage_key as input_image_url,
@@ -122,7 +123,7 @@ from jobs j
 join runs r on r.job_id = j.id and r.status = 'stored'
 join assets a on a.run_id = r.id and a.role = 'output'
 left join assets original on original.id = (j.files ->> 'image')::uuid
-where j.kind = 'edit';
+where j.kind = 'edit' and j.status = 'completed';
 
 -- S2's generations, in Replicate's words for the status. One prediction makes one image here: several are joined by
 -- commas. `provider` is who was bought from, and until then who it is meant for.
@@ -135,7 +136,7 @@ select j.id, j.app_id, j.user_id, (j.input ->> 'trainedModel')::uuid as tune_id,
        case j.status when 'pending' then 'starting' when 'completed' then 'succeeded' else j.status end as status,
        (select coalesce(jsonb_agg(a.storage_key order by r.variant, a.position), '[]')
         from runs r join assets a on a.run_id = r.id and a.role = 'output'
-        where r.job_id = j.id and r.status = 'stored') as image_urls,
+        where r.job_id = j.id and r.status = 'stored' and j.status = 'completed') as image_urls,
        j.failure_code as error_message,
        j.created_at, coalesce(j.ended_at, j.started_at, j.created_at) as updated_at,
        coalesce((select r.provider from runs r where r.job_id = j.id order by r.variant, r.attempt desc limit 1),

@@ -35,7 +35,8 @@ export function makeLoras(downloads: Downloads, models: Models) {
     if (/^(https?:\/\/)?huggingface\.co\/[^/]+\/./i.test(reference)) return sha256(reference);
     if (/^https?:\/\//i.test(reference)) {
       const bytes = await downloads.bytes(reference, WEIGHTS, signal);
-      const found = packed && !isSafetensors(bytes) ? unpacked(bytes) : bytes;
+      // SDXL takes the trainer's whole TAR only: its trigger word is in a file beside the weights.
+      const found = packed ? unpacked(bytes) : bytes;
       if (found && isSafetensors(found)) return sha256(found);
       const error = packed ? "neither a tar with safetensors nor safetensors" : "Error while deserializing header";
       throw new RunFailure(`Failed to load LoRA weights: SafetensorError: ${error}`);

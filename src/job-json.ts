@@ -199,6 +199,8 @@ async function toFile(
   role: "output" | "thumbnail",
   storage: Storage,
 ): Promise<z.input<typeof fileSchema> | null> {
+  // What was delivered of a job that failed or was canceled went back with its credits.
+  if (view.job.status === "failed" || view.job.status === "canceled") return null;
   // What a training delivers are its weights.
   const wanted = role === "output" && view.job.kind === "training" ? "weights" : role;
   const asset = view.assets.find((each) => each.runId === run?.id && each.role === wanted && run?.status === "stored");

@@ -45,8 +45,8 @@ test("the five products are five apps of one deployment, with places of their ow
 });
 
 /** What an app makes of a wish of one plan. */
-function fitted(app: App, kind: KindName, input: Record<string, unknown>, plan?: string) {
-  const fitting = fitWish(app, plan ?? null, { kind, user: "ann", input: kindOf(kind).input.parse(input) });
+function fitted(app: App, kind: KindName, input: Record<string, unknown>, plan?: string, model?: string) {
+  const fitting = fitWish(app, plan ?? null, { kind, user: "ann", model, input: kindOf(kind).input.parse(input) });
   if (!fitting.ok) throw new Error(JSON.stringify(fitting.problems));
   return fitting.fitted;
 }
@@ -93,6 +93,14 @@ describe("Ensaio Fotos", () => {
     const { input, clamps } = fitted(ensaioFotos, "training", { photos: PHOTOS, resolution: 1_536 }, "GOLD");
     expect(input).toMatchObject({ resolution: 1_024 });
     expect(clamps).toMatchObject([{ pointer: "/input/resolution", from: 1_536, to: 1_024 }]);
+  });
+
+  test("makes GOLD's 1536 pixels with SDXL, and clamps everybody else", () => {
+    const wanted = { prompt: "a beach", width: 1_536, height: 1_536 };
+    const made = (plan: string) => fitted(ensaioFotos, "generation", wanted, plan, "sdxl");
+    expect(made("GOLD").input).toMatchObject({ width: 1_536, height: 1_536 });
+    expect(made("GOLD").price.credits).toBe(3);
+    expect(made("PREMIUM").input).toMatchObject({ width: 1_024, height: 1_024 });
   });
 
   test("makes images with flux-schnell, 4 steps, WebP at 80, go_fast, unless it is told otherwise", () => {
@@ -174,13 +182,13 @@ test("Image Studio limits each user to 10 and each address to 20 requests a minu
   });
 });
 
-test("AI Freedom Studios stops buying after 60 s for an image and 120 s for a film", () => {
+test("AI Freedom Studios gives an image five minutes and a film fifteen, which its slowest model needs", () => {
   expect(fitted(aiFreedomStudios, "generation", { prompt: "a sale" })).toMatchObject({
-    deadlineSeconds: 60,
+    deadlineSeconds: 300,
     model: { alias: "flux-schnell" },
   });
   expect(fitted(aiFreedomStudios, "video", { prompt: "a sale", seconds: 15 })).toMatchObject({
-    deadlineSeconds: 120,
+    deadlineSeconds: 900,
     model: { alias: "zeroscope-v2-xl" },
   });
 });
@@ -315,8 +323,8 @@ describe("an app's file that contradicts itself is refused at boot", () => {
     ],
     [
       "an experiment with a model that the app does not have",
-      { experiments: { words: { kind: "generation", arms: [{ name: "a", weight: 1, model: "sdxl" }] } } },
-      /takes the model sdxl/,
+      { experiments: { words: { kind: "generation", arms: [{ name: "a", weight: 1, model: "sdxl-lightning" }] } } },
+      /takes the model sdxl-lightning/,
     ],
     [
       "an experiment that sets what the kind does not take",

@@ -63,7 +63,7 @@ describe("a price", () => {
     expect(credits("generation", { size: "portrait", images: 4 })).toBe(4);
     expect(credits("generation", { width: 1_440, height: 720 })).toBe(1);
     expect(credits("generation", { width: 256, height: 256 })).toBe(1);
-    expect(credits("generation", { width: 1_025, height: 1_024 }, { model: "sdxl" })).toBe(2);
+    expect(credits("generation", { width: 1_032, height: 1_024 }, { model: "sdxl" })).toBe(2);
     expect(credits("generation", { width: 2_048, height: 2_048, images: 3 }, { model: "sdxl" })).toBe(12);
   });
 
@@ -163,7 +163,12 @@ describe("a model", () => {
 
   test.each<[KindName, string, Record<string, unknown>, RegExp]>([
     ["generation", "flux-schnell", { steps: 5 }, /^\/input\/steps the model flux-schnell takes 1 to 4 steps$/],
-    ["generation", "flux-schnell", { image: PHOTO }, /^\/input\/image the model flux-schnell takes no image$/],
+    [
+      "generation",
+      "flux-schnell",
+      { image: PHOTO },
+      /^\/input\/image the model flux-schnell takes no image; flux-dev, flux-dev-lora, sdxl do$/,
+    ],
     ["generation", "flux-schnell", { width: 1_448, height: 256 }, /^\/input\/width the model .* makes at most 1440$/],
     [
       "generation",
@@ -173,15 +178,34 @@ describe("a model", () => {
     ],
     ["generation", "flux-schnell", { trainedModel: UPLOAD }, /^\/input\/trainedModel .*flux-dev-lora.*sdxl$/],
     ["generation", "sdxl", { format: "webp" }, /^\/input\/format the model sdxl makes png$/],
+    ["generation", "flux-dev", { guidance: 11 }, /^\/input\/guidance the model flux-dev takes 0 to 10$/],
+    ["generation", "sdxl", { guidance: 0.5 }, /^\/input\/guidance the model sdxl takes 1 to 50$/],
+    ["generation", "sdxl", { width: 1_001, height: 777 }, /^\/input\/width .* 1000×776, say$/],
+    ["generation", "sdxl", { trainedModel: UPLOAD, loraScale: 1.5 }, /^\/input\/loraScale .* takes 0 to 1$/],
     ["generation", "sdxl-lightning", { steps: 11 }, /^\/input\/steps .* 1 to 10 steps$/],
     ["generation", "sdxl-lightning", { width: 512, height: 2_048 }, /^\/input\/height .* at most 1280$/],
-    ["edit", "flux-kontext-pro", { mask: PHOTO }, /^\/input\/mask the model flux-kontext-pro takes no mask$/],
-    ["edit", "flux-fill-pro", {}, /^\/input\/mask the model flux-fill-pro needs one$/],
-    ["video", "zeroscope-v2-xl", { image: PHOTO }, /^\/input\/image the model zeroscope-v2-xl takes no image$/],
+    [
+      "edit",
+      "flux-kontext-pro",
+      { mask: PHOTO },
+      /^\/input\/mask the model flux-kontext-pro takes no mask; flux-fill-pro does$/,
+    ],
+    ["edit", "flux-fill-pro", {}, /^\/input\/mask the model flux-fill-pro needs one; flux-kontext-pro works without$/],
+    [
+      "video",
+      "zeroscope-v2-xl",
+      { image: PHOTO },
+      /^\/input\/image the model zeroscope-v2-xl takes no image; seedance-1-lite, wan-2\.2-i2v-fast do$/,
+    ],
     ["video", "zeroscope-v2-xl", { aspectRatio: "4:3" }, /^\/input\/aspectRatio .* makes 16:9, 1:1, 9:16$/],
     ["video", "zeroscope-v2-xl", { seconds: 16 }, /^\/input\/seconds .* 1 to 15 s$/],
     ["video", "seedance-1-lite", { seconds: 15 }, /^\/input\/seconds .* 2 to 12 s$/],
-    ["video", "wan-2.2-i2v-fast", {}, /^\/input\/image the model wan-2\.2-i2v-fast needs one$/],
+    [
+      "video",
+      "wan-2.2-i2v-fast",
+      {},
+      /^\/input\/image the model wan-2\.2-i2v-fast needs one; seedance-1-lite, zeroscope-v2-xl work without$/,
+    ],
     ["video", "wan-2.2-i2v-fast", { image: PHOTO, seconds: 3 }, /^\/input\/seconds .* 5 to 7 s$/],
     ["training", "sdxl-lora-trainer", { resolution: 1_536 }, /^\/input\/resolution .* trains at 512, 768, 1024$/],
   ])("%s with %s cannot do everything: %j", (kind, model, input, problem) => {
@@ -681,10 +705,21 @@ describe("the catalogue", () => {
   });
 });
 
+test("whoever sends a mask and names no model means one that takes it", () => {
+  const wish = {
+    kind: "edit",
+    user: "ann",
+    input: kindOf("edit").input.parse({ image: PHOTO, mask: PHOTO, instruction: "x" }),
+  } as const;
+  expect(fitWish(makeApp({ id: "free" }), null, wish)).toMatchObject({ ok: true, fitted: { model: { alias: "flux-fill-pro" } } });
+});
+
 test("without webhooks a run is looked at after 1 s, growing to 5 s or a sixtieth of its time; with them at p95, doubling", () => {
   const schnell = findModel("generation", "flux-schnell") ?? null;
   const looks = (webhooks: boolean, own: Model | null) => [0, 1, 2, 3, 4, 10].map((n) => lookDelayMs(n, webhooks, own));
   expect(looks(false, schnell)).toEqual([1_000, 1_500, 2_250, 3_375, 5_000, 5_000]);
   expect(looks(false, model("flux-lora-trainer")).at(-1)).toBe(25_000);
   expect(looks(true, schnell)).toEqual([15_000, 30_000, 60_000, 60_000, 60_000, 60_000]);
+  // An output is kept for an hour: whoever looks once an hour comes too late.
+  expect(looks(true, model("flux-lora-trainer")).at(-1)).toBe(600_000);
 });

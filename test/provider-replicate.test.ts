@@ -458,7 +458,7 @@ describe("look", () => {
     expect(await look({ ...SUCCEEDED, output: single, metrics: undefined })).toEqual({
       status: "succeeded",
       outputs: [single],
-      seconds: null,
+      ...told(null),
     });
   });
 

@@ -387,15 +387,16 @@ describe("LoRA weights", () => {
     expect(tar.toString("latin1", 0, 16)).toBe("lora.safetensors");
     const inner = tar.subarray(512, 512 + Number.parseInt(tar.toString("latin1", 124, 136), 8));
     const small = { prompt: "a city", seed: 2, width: 256, height: 256 };
-    const [none, packed, bare] = await Promise.all([
+    const [none, packed] = await Promise.all([
       drawn(SDXL, small),
       drawn(SDXL, { ...small, replicate_weights: output.weights }),
-      drawn(SDXL, { ...small, replicate_weights: offer("/lora.safetensors", Buffer.from(inner)) }),
     ]);
-    expect(bare.equals(packed)).toBe(true);
     expect(await apart(none, packed)).toBeGreaterThan(4);
-    const text = await ran(SDXL, { ...small, replicate_weights: offer("/t", Buffer.from("hello")) });
-    expect(text).toMatchObject({ status: "failed", error: expect.stringContaining("LoRA weights") });
+    // Its trigger word is in a file of its own: without the whole archive it has none.
+    for (const bytes of [Buffer.from(inner), Buffer.from("hello")]) {
+      const text = await ran(SDXL, { ...small, replicate_weights: offer("/t", bytes) });
+      expect(text).toMatchObject({ status: "failed", error: expect.stringContaining("LoRA weights") });
+    }
   });
 });
 

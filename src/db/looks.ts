@@ -141,6 +141,14 @@ export async function noteWebhook(db: Db, entry: InboxEntry): Promise<boolean> {
   });
 }
 
+/** News is kept for a month, long after the provider has forgotten the run. Deletes at most `limit`; returns how many. */
+export async function deleteOldNews(db: Db, limit: number): Promise<number> {
+  const { rowCount } = await db.execute(sql`
+    delete from webhook_inbox where id in (
+      select id from webhook_inbox where received_at < now() - interval '30 days' order by id limit ${limit})`);
+  return rowCount ?? 0;
+}
+
 /** Brings the looks at a job's runs forward to now. Returns how many runs are out. */
 export async function lookNow(db: Db, jobId: string): Promise<number> {
   const { rowCount } = await db.execute(sql`

@@ -58,11 +58,14 @@ export async function deleteTrainedModel(db: Db, appId: string, userId: string, 
   return (rowCount ?? 0) > 0;
 }
 
-/** The weights of a trained model that can be loaded into another; null where the provider kept them to itself. */
-export async function loraOf(db: Db, trainedModelId: string): Promise<Asset | null> {
+/**
+ * The weights of a trained model: `lora` is the one file that FLUX models load, `weights` the trainer's whole TAR, which
+ * SDXL needs for its trigger word. Null where the provider kept them to itself.
+ */
+export async function weightsOf(db: Db, trainedModelId: string, role: "lora" | "weights"): Promise<Asset | null> {
   const [row] = await db
     .select()
     .from(assets)
-    .where(and(eq(assets.jobId, trainedModelId), eq(assets.role, "lora")));
+    .where(and(eq(assets.jobId, trainedModelId), eq(assets.role, role)));
   return row ?? null;
 }

@@ -34,8 +34,7 @@ export function appProblems(app: App): string[] {
       if (!offered.includes(kind as KindName))
         say(`${field} names ${kind}, which the newest price book does not price`);
   for (const [kind, least] of Object.entries(app.minSuccess)) checkWhole(`minSuccess of ${kind}`, least, 1, say);
-  for (const [kind, seconds] of Object.entries(app.deadlineSeconds))
-    checkWhole(`deadlineSeconds of ${kind}`, seconds, 1, say);
+  for (const [kind, seconds] of Object.entries(app.deadlineSeconds)) checkDeadline(app, kind as KindName, seconds, say);
   checkExperiments(app, say);
   // What is wrong above makes examples fail in ways that say less.
   if (problems.length === 0) for (const book of app.prices) checkExamples(app, book, say);
@@ -43,6 +42,14 @@ export function appProblems(app: App): string[] {
 }
 
 type Say = (problem: string) => void;
+
+/** What is out at the deadline is stopped, and has cost us money by then: the usual must be done. */
+function checkDeadline(app: App, kind: KindName, seconds: number, say: Say): void {
+  checkWhole(`deadlineSeconds of ${kind}`, seconds, 1, say);
+  const model = findModel(kind, app.models[kind]?.default ?? kindOf(kind).defaultModel);
+  const least = model ? (model.limits.trains ? model.timeoutSeconds : model.expectedSeconds.p95) : 0;
+  if (seconds < least) say(`deadlineSeconds of ${kind} is ${seconds}, and ${model?.alias} may need ${least} s`);
+}
 
 function checkNames(app: App, say: Say): void {
   if (!/^[a-z0-9][a-z0-9-]{0,39}$/.test(app.id)) say("its id is not 1 to 40 lower-case letters, digits and hyphens");

@@ -73,7 +73,10 @@ export interface App {
   readonly safety: "on" | "off" | "request";
   /** Fewer delivered variants than this is a failed job, unless the request says otherwise. Absent: the kind's own. */
   readonly minSuccess: Partial<Record<KindName, number>>;
-  /** Nothing is bought later than this after acceptance, in seconds. Absent: JOB_DEADLINE_SECONDS. */
+  /**
+   * So long after acceptance, in seconds, nothing more is bought, what is out is stopped, and what was not delivered is
+   * refunded. Absent: JOB_DEADLINE_SECONDS, and twice the trainer's time limit for a training.
+   */
   readonly deadlineSeconds: Partial<Record<KindName, number>>;
   readonly experiments: Readonly<Record<string, Experiment>>;
   /** Where the ends of jobs are told, unless a request says otherwise; null: nowhere. */

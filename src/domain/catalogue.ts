@@ -37,15 +37,23 @@ export interface Route {
 export const FAMILIES = ["flux", "sdxl"] as const;
 export type Family = (typeof FAMILIES)[number];
 
+export interface Range {
+  readonly min: number;
+  readonly max: number;
+}
+
 /** What a model takes. Absent: it has no such thing. */
 export interface ModelLimits {
   readonly steps?: { readonly min: number; readonly max: number; readonly default: number };
+  /** How closely the prompt is followed. */
+  readonly guidance?: Range;
+  readonly loraScale?: Range;
   /** It makes these shapes only, of about a megapixel; without them it makes any width and height up to maxSide. */
   readonly aspectRatios?: readonly string[];
   /** Pixels of the longest side. */
   readonly maxSide?: number;
   /** Seconds of film. */
-  readonly seconds?: { readonly min: number; readonly max: number };
+  readonly seconds?: Range;
   readonly image?: "optional" | "required";
   readonly mask?: "optional" | "required";
   readonly formats?: readonly ("webp" | "jpg" | "png")[];
@@ -96,6 +104,7 @@ export const CATALOGUE: readonly Model[] = [
     routes: [{ api: "replicate", model: "black-forest-labs/flux-dev", input: flux, costs: each(25_000) }],
     limits: {
       steps: { min: 1, max: 50, default: 28 },
+      guidance: { min: 0, max: 10 },
       aspectRatios: FLUX_RATIOS,
       image: "optional",
       formats: IMAGE_FORMATS,
@@ -113,6 +122,7 @@ export const CATALOGUE: readonly Model[] = [
       aspectRatios: FLUX_RATIOS,
       formats: IMAGE_FORMATS,
       lora: "flux",
+      loraScale: { min: 0, max: 2 },
     },
     expectedSeconds: { p50: 5, p95: 30 },
     timeoutSeconds: 300,
@@ -124,10 +134,12 @@ export const CATALOGUE: readonly Model[] = [
     routes: [{ api: "replicate", model: "black-forest-labs/flux-dev-lora", input: flux, costs: each(32_000) }],
     limits: {
       steps: { min: 1, max: 50, default: 28 },
+      guidance: { min: 0, max: 10 },
       aspectRatios: FLUX_RATIOS,
       image: "optional",
       formats: IMAGE_FORMATS,
       lora: "flux",
+      loraScale: { min: 0, max: 2 },
     },
     expectedSeconds: { p50: 8, p95: 40 },
     timeoutSeconds: 300,
@@ -139,10 +151,12 @@ export const CATALOGUE: readonly Model[] = [
     routes: [{ api: "replicate", model: "stability-ai/sdxl", input: sdxl, costs: perSecond(975) }],
     limits: {
       steps: { min: 1, max: 100, default: 50 },
+      guidance: { min: 1, max: 50 },
       maxSide: 2_048,
       image: "optional",
       formats: ["png"],
       lora: "sdxl",
+      loraScale: { min: 0, max: 1 },
     },
     expectedSeconds: { p50: 6, p95: 40 },
     timeoutSeconds: 300,
@@ -152,7 +166,12 @@ export const CATALOGUE: readonly Model[] = [
     title: "SDXL-Lightning: four steps, two to three times as fast",
     kinds: ["generation"],
     routes: [{ api: "replicate", model: "bytedance/sdxl-lightning-4step", input: sdxl, costs: perSecond(1_400) }],
-    limits: { steps: { min: 1, max: 10, default: 4 }, maxSide: 1_280, formats: ["png"] },
+    limits: {
+      steps: { min: 1, max: 10, default: 4 },
+      guidance: { min: 0, max: 50 },
+      maxSide: 1_280,
+      formats: ["png"],
+    },
     expectedSeconds: { p50: 2, p95: 20 },
     timeoutSeconds: 300,
   },

@@ -4,13 +4,17 @@ import type { Model } from "./catalogue.ts";
 const POLL_FIRST_MS = 1_000;
 const POLL_MOST_MS = 5_000;
 const POLL_SHARE = 60;
-/** With webhooks a look is only the net below them: at the model's p95, then doubling, at most a minute. */
+/**
+ * With webhooks a look is only the net below them: at the model's p95, then doubling to a minute. What takes longer is
+ * looked at every ten: providers keep an output for an hour, and the last webhook may have been lost.
+ */
 const NET_MOST_MS = 60_000;
+const NET_LONG_MS = 600_000;
 
 /** How long to wait before the look that follows `looks` looks. `model` null: one that has left the catalogue. */
 export function lookDelayMs(looks: number, webhooks: boolean, model: Model | null): number {
   const p50Ms = (model?.expectedSeconds.p50 ?? 0) * 1_000;
   if (!webhooks) return Math.min(POLL_FIRST_MS * 1.5 ** looks, Math.max(POLL_MOST_MS, p50Ms / POLL_SHARE));
-  const p95Ms = (model?.expectedSeconds.p95 ?? 30) * 1_000;
-  return Math.min(p95Ms * 2 ** looks, Math.max(NET_MOST_MS, p95Ms));
+  const netMs = Math.min((model?.expectedSeconds.p95 ?? 30) * 1_000, NET_LONG_MS);
+  return Math.min(netMs * 2 ** looks, Math.max(NET_MOST_MS, netMs));
 }

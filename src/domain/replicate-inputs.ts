@@ -14,7 +14,8 @@ const QUARTER_MEGAPIXEL = 512 * 512;
 export function flux(ask: Ask): Input {
   const { width = 1_024, height = 1_024 } = ask;
   return defined({
-    prompt: ask.prompt,
+    // Line breaks have been seen to fail it (E9828).
+    prompt: ask.prompt?.replaceAll(/\s*[\r\n]+\s*/g, " "),
     aspect_ratio: nearestAspectRatio(width, height, FLUX_RATIOS),
     // The two sizes that the model makes: never less than what was asked and paid for.
     megapixels: width * height <= QUARTER_MEGAPIXEL ? "0.25" : "1",
@@ -111,6 +112,8 @@ export function zeroscope(ask: Ask): Input {
   return defined({
     prompt: ask.prompt,
     negative_prompt: ask.negativePrompt,
+    // The variant for these sizes: the default one scales up, and has no memory for so many frames.
+    model: "576w",
     num_frames: (ask.seconds ?? 1) * ZEROSCOPE_FPS,
     fps: ZEROSCOPE_FPS,
     width,

@@ -121,11 +121,21 @@ function modelFor(app: App, wish: Wish, arm: Arm | null): Model | FieldProblem {
   const trained = kindOf(wish.kind).trainedModel(wish.input);
   const byDefault = choice?.default ?? kindOf(wish.kind).defaultModel;
   const alias =
-    arm?.model ?? wish.model ?? (trained === null ? byDefault : loraDefault(allowed, byDefault, wish.family));
+    arm?.model ??
+    wish.model ??
+    (trained !== null ? loraDefault(allowed, byDefault, wish.family) : maskDefault(wish, allowed, byDefault));
   const model = findModel(wish.kind, alias);
   if (model && allowed.includes(model)) return model;
   const names = allowed.map((each) => each.alias).join(", ");
   return { pointer: "/model", detail: `there is no model "${alias}" for ${wish.kind} in this app; one of: ${names}` };
+}
+
+/** Whoever sends a mask and names no model means one that takes it. */
+function maskDefault({ input }: Wish, allowed: readonly Model[], byDefault: string): string {
+  const isMasked = typeof input === "object" && input !== null && "mask" in input && input.mask !== undefined;
+  const takesIt = (model: Model) => model.limits.mask !== undefined;
+  if (!isMasked || allowed.some((model) => model.alias === byDefault && takesIt(model))) return byDefault;
+  return allowed.find(takesIt)?.alias ?? byDefault;
 }
 
 /** Whoever names a trained model and no other means one that can use it. */

@@ -146,6 +146,8 @@ export function likeness(listed: ListedPrediction, order: Order): "same" | "othe
   if (order.version !== null && listed.version !== null && listed.version !== order.version) return "other";
   const isPurged = listed.data_removed || listed.input === null;
   if (!isPurged && !hasInput(listed.input ?? {}, order)) return "other";
+  // Only ours has it in its input: a training's photos are named with it.
+  if (!isPurged && JSON.stringify(order.input).includes(order.runId)) return "same";
   // Sent with a webhook and listed without one: either not ours, or this list does not tell webhooks.
   const isClear = !isPurged && listed.model !== null && order.webhookUrl === null;
   return isClear ? "same" : "doubtful";

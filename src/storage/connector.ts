@@ -32,14 +32,18 @@ export function connectorTo(
     });
 }
 
+/** In these undici finishes a parser that may be held up. */
+const ENDINGS: ReadonlySet<string | symbol> = new Set(["end", "error", "close"]);
+
 /**
- * undici 7 throws out of the socket's "end" when the far end closes while a body is held up, and nobody could catch it
- * (https://github.com/nodejs/undici/issues/5360): here it ends the request instead of the process.
+ * undici 7 throws out of the socket's events when the far end closes while a body is held up, and nobody could catch it
+ * (https://github.com/nodejs/undici/issues/5360): here it ends the connection instead of the process, and the request by
+ * that or by its time limit.
  */
 function contained<S extends Socket>(socket: S): S {
   const emit = socket.emit.bind(socket) as (event: string | symbol, ...args: unknown[]) => boolean;
   socket.emit = (event: string | symbol, ...args: unknown[]) => {
-    if (event !== "end") return emit(event, ...args);
+    if (!ENDINGS.has(event)) return emit(event, ...args);
     try {
       return emit(event, ...args);
     } catch (error) {

@@ -66,9 +66,10 @@ const HEADERS_MS = 20_000;
 const IDLE_MS = 10_000;
 /**
  * How far a sender may be ahead of us before it is held up. undici 7 ends the process when a connection is closed while
- * its body is held up (https://github.com/nodejs/undici/issues/5360): what is kept in memory anyway is never held up.
+ * its body is held up (https://github.com/nodejs/undici/issues/5360): what is kept in memory anyway is never held up, and
+ * for what goes to the disk connector.ts keeps the process.
  */
-const MOST_AHEAD_BYTES = 64_000_000;
+const MOST_AHEAD_BYTES = 8_000_000;
 
 /**
  * A fetch that cannot be turned against our own network: every name is resolved once, every address must be public, and
@@ -77,7 +78,7 @@ const MOST_AHEAD_BYTES = 64_000_000;
  */
 export function makeGuardedFetch(options: GuardOptions = {}): FetchFile {
   const get = makeGuardedGet(options);
-  return (url, limits) => get(url, limits, collect);
+  return (url, limits) => get(url, limits, collect, limits.maxBytes + 1);
 }
 
 /** The same guards for what is too large to hold: archives, models, videos. */
@@ -85,7 +86,7 @@ export function makeGuardedDownload(options: GuardOptions = {}): FetchToFile {
   const get = makeGuardedGet(options);
   return async (url, path, limits) => {
     try {
-      return await get(url, limits, (answer) => writeTo(path, answer));
+      return await get(url, limits, (answer) => writeTo(path, answer), MOST_AHEAD_BYTES);
     } catch (error) {
       await rm(path, { force: true });
       throw error;
@@ -102,7 +103,9 @@ interface Answer {
 }
 type Take<T> = (answer: Answer) => Promise<T>;
 
-function makeGuardedGet(options: GuardOptions): <T>(url: string, limits: FetchLimits, take: Take<T>) => Promise<T> {
+type GuardedGet = <T>(url: string, limits: FetchLimits, take: Take<T>, aheadBytes: number) => Promise<T>;
+
+function makeGuardedGet(options: GuardOptions): GuardedGet {
   const { ports = [443], maxRedirects = 3, resolve = (name) => resolveName(name, { all: true }) } = options;
   const isPublic = makeAddressGuard(options.deniedRanges);
   const allowedOrigins = new Set((options.allowedOrigins ?? []).map(originOf));
@@ -140,7 +143,12 @@ function makeGuardedGet(options: GuardOptions): <T>(url: string, limits: FetchLi
   }
 
   /** One request. Either what was taken, or where to go on. */
-  async function hop<T>(url: URL, limits: FetchLimits, take: Take<T>, stop: AbortSignal): Promise<{ taken: T } | URL> {
+  async function hop<T>(
+    url: URL,
+    limits: FetchLimits & { readonly aheadBytes: number },
+    take: Take<T>,
+    stop: AbortSignal,
+  ): Promise<{ taken: T } | URL> {
     const addresses = await orStop(addressesOf(url), stop);
     const agent = new Agent({
       connect: connectorTo(addresses, (address) => isAllowed(url) || isPublic(address), stop),
@@ -154,7 +162,7 @@ function makeGuardedGet(options: GuardOptions): <T>(url: string, limits: FetchLi
         headers: { "user-agent": "Darkroom/1", accept: "*/*", "accept-encoding": "identity" },
         headersTimeout: Math.min(HEADERS_MS, limits.timeoutMs),
         bodyTimeout: Math.min(IDLE_MS, limits.timeoutMs),
-        highWaterMark: Math.min(limits.maxBytes + 1, MOST_AHEAD_BYTES),
+        highWaterMark: limits.aheadBytes,
         signal: stop,
       });
       const answer = await request.catch((error: unknown) => {
@@ -173,7 +181,12 @@ function makeGuardedGet(options: GuardOptions): <T>(url: string, limits: FetchLi
     }
   }
 
-  async function follow<T>(text: string, limits: FetchLimits, take: Take<T>, stop: AbortSignal): Promise<T> {
+  async function follow<T>(
+    text: string,
+    limits: FetchLimits & { readonly aheadBytes: number },
+    take: Take<T>,
+    stop: AbortSignal,
+  ): Promise<T> {
     let url = parse(text);
     for (let redirects = 0; redirects <= maxRedirects; redirects++) {
       const result = await hop(url, limits, take, stop);
@@ -183,7 +196,7 @@ function makeGuardedGet(options: GuardOptions): <T>(url: string, limits: FetchLi
     throw refused("too_many_redirects", `The URL redirects more than ${maxRedirects} times. Give the final one.`);
   }
 
-  return async (url, limits, take) => {
+  return async (url, limits, take, aheadBytes) => {
     limits.signal?.throwIfAborted();
     const stop = new AbortController();
     // A few per redirect; all go with this fetch.
@@ -193,7 +206,7 @@ function makeGuardedGet(options: GuardOptions): <T>(url: string, limits: FetchLi
     // Not AbortSignal.any: a worker's signal lives as long as the worker, and would remember every fetch.
     limits.signal?.addEventListener("abort", abort);
     try {
-      return await follow(url, limits, take, stop.signal);
+      return await follow(url, { ...limits, aheadBytes }, take, stop.signal);
     } catch (error) {
       limits.signal?.throwIfAborted();
       if (error instanceof FetchRefused) throw error;

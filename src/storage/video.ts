@@ -103,7 +103,7 @@ async function inspect(from: string | Buffer, read: ReadAt, bytes: number, limit
   if (found === null)
     throw refused("empty", "The file has no moving picture: no video track, or no frame. Send another.");
   const { width, height, seconds } = found;
-  if (!(width > 0 && height > 0 && Number.isFinite(seconds))) throw corrupt();
+  if (!(width > 0 && height > 0 && seconds > 0 && Number.isFinite(seconds))) throw corrupt();
   if (width * height > maxPixels) {
     const message = `The video is ${width} × ${height} pixels; at most ${maxPixels} in all are taken. Send it scaled down.`;
     throw refused("too_many_pixels", message);

@@ -110,7 +110,7 @@ async function storeVideo(services: Services, record: JobRecord, { key, common }
       contentType: video.contentType,
       width: video.width,
       height: video.height,
-      durationMs: Math.round(video.seconds * 1_000),
+      durationMs: Math.max(1, Math.round(video.seconds * 1_000)),
     };
     return [output];
   });

@@ -3,7 +3,7 @@ import { v7 as uuidv7 } from "uuid";
 import { type Asset, findInput } from "../db/assets.ts";
 import { suspectRoute } from "../db/catalogue-state.ts";
 import { type JobRecord, timeBy } from "../db/jobs.ts";
-import { findTrainedModel, loraOf } from "../db/trained-models.ts";
+import { findTrainedModel, weightsOf } from "../db/trained-models.ts";
 import { SEND_WINDOW_MS } from "../domain/absence.ts";
 import { failure } from "../domain/failure.ts";
 import type { Event } from "../domain/job.ts";
@@ -144,10 +144,12 @@ async function prepare(services: Services, record: JobRecord, variant: number): 
   };
 }
 
-/** One for each user: its versions are his trainings. */
+/** Users share them: an account may have 1,000 models, and each training is a version of its own. */
+const DESTINATIONS_OF_AN_APP = 20;
+
 function destinationOf({ appId, userId }: JobRecord): string {
-  const user = createHash("sha256").update(userId).digest("hex").slice(0, 16);
-  return `${appId.slice(0, 30)}-${user}`;
+  const place = createHash("sha256").update(userId).digest().readUInt32BE(0) % DESTINATIONS_OF_AN_APP;
+  return `${appId.slice(0, 30)}-${place}`;
 }
 
 const isSafe = (input: unknown) =>
@@ -164,13 +166,15 @@ async function trainedFor(
   const gone = (detail: string): Declined => ({ outcome: "declined", failure: failure("model_not_found", detail) });
   const trained = await findTrainedModel(services.db, appId, userId, id);
   if (trained?.status !== "ready") return gone(`the trained model ${id} is ${trained?.status ?? "deleted"}`);
-  const lora = await loraOf(services.db, id);
+  const isFlux = trained.family === "flux";
+  const weights = await weightsOf(services.db, id, isFlux ? "lora" : "weights");
   const { triggerWord, providerVersion } = trained;
-  if (lora) {
-    return { weights: await offerAsset(services, provider, lora, `${id}.safetensors`), triggerWord };
+  if (weights) {
+    const filename = `${id}.${isFlux ? "safetensors" : "tar"}`;
+    return { weights: await offerAsset(services, provider, weights, filename), triggerWord };
   }
   // The provider kept the weights to itself: only there can it be used, by the provider's own name for it.
-  if (providerVersion && trained.provider === provider.name)
+  if (isFlux && providerVersion && trained.provider === provider.name)
     return { weights: providerVersion.replace(":", "/"), triggerWord };
   return gone(`the trained model ${id} has no weights that ${provider.name} could load`);
 }

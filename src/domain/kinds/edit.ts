@@ -34,8 +34,8 @@ export const edit: Kind<EditInput> = {
     clamps: [],
     problems: [
       ...variantProblems(input, input.variants),
-      ...fileProblem("image", input.image, model.limits, model.alias),
-      ...fileProblem("mask", input.mask, model.limits, model.alias),
+      ...fileProblem("image", input.image, model, "edit"),
+      ...fileProblem("mask", input.mask, model, "edit"),
     ],
   }),
   variants: (input) => ({ count: input.variants, minSuccess: input.minSuccess ?? 1 }),

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import type { ModelLimits } from "../catalogue.ts";
+import { type Model, type ModelLimits, modelsOf } from "../catalogue.ts";
 import { STYLES, stylesOf } from "../styles.ts";
 import type { Clamp, FieldProblem, FileRef, KindName } from "./kind.ts";
 
@@ -84,16 +84,26 @@ export function variantProblems(
   return problems;
 }
 
-/** What a model can do with a file; `alias` is for the sentence. */
+/** What a model can do with a file; the problem names the models of the kind that can do what is wanted. */
 export function fileProblem(
   field: "image" | "mask",
   given: string | undefined,
-  limits: ModelLimits,
-  alias: string,
+  { limits, alias }: Model,
+  kind: KindName,
 ): FieldProblem[] {
   const pointer = `/input/${field}`;
-  if (given !== undefined && !limits[field]) return [{ pointer, detail: `the model ${alias} takes no ${field}` }];
-  if (given === undefined && limits[field] === "required") return [{ pointer, detail: `the model ${alias} needs one` }];
+  const others = (able: (limits: ModelLimits) => boolean, one: string, many: string): string => {
+    const aliases = modelsOf(kind).flatMap((model) => (able(model.limits) ? [model.alias] : []));
+    return aliases.length === 0 ? "" : `; ${aliases.join(", ")} ${aliases.length > 1 ? many : one}`;
+  };
+  if (given !== undefined && !limits[field]) {
+    const able = others((each) => each[field] !== undefined, "does", "do");
+    return [{ pointer, detail: `the model ${alias} takes no ${field}${able}` }];
+  }
+  if (given === undefined && limits[field] === "required") {
+    const able = others((each) => each[field] !== "required", "works without", "work without");
+    return [{ pointer, detail: `the model ${alias} needs one${able}` }];
+  }
   return [];
 }
 

@@ -118,7 +118,7 @@ function fit(input: GenerationInput, { app, plan, model }: Limits): Fit<Generati
   const clamps: Clamp[] = [];
   const problems: FieldProblem[] = [
     ...variantProblems(input, input.images),
-    ...fileProblem("image", input.image, limits, alias),
+    ...fileProblem("image", input.image, model, "generation"),
   ];
   if (input.trainedModel && !limits.lora)
     problems.push({
@@ -140,6 +140,17 @@ function fit(input: GenerationInput, { app, plan, model }: Limits): Fit<Generati
       pointer: "/input/width",
       detail: `width × height is at most ${MEGAPIXEL} pixels, 1024 × 1024 for instance: the model makes no more`,
     });
+  else if (!limits.aspectRatios && (width % 8 !== 0 || height % 8 !== 0))
+    problems.push({
+      pointer: "/input/width",
+      detail: `the model ${alias} makes sides that 8 divides: ${width - (width % 8)}×${height - (height % 8)}, say`,
+    });
+  for (const field of ["guidance", "loraScale"] as const) {
+    const value = field === "loraScale" && !input.trainedModel ? undefined : input[field];
+    const able = limits[field];
+    if (value !== undefined && able && (value < able.min || value > able.max))
+      problems.push({ pointer: `/input/${field}`, detail: `the model ${alias} takes ${able.min} to ${able.max}` });
+  }
   const longest = Math.max(width, height);
   if (longest > plan.maxSide) {
     const scale = plan.maxSide / longest;

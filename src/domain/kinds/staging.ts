@@ -53,7 +53,7 @@ export const staging: Kind<StagingInput> = {
   fit: (input, { app, model }) => ({
     input: { ...input, minSuccess: input.minSuccess ?? Math.min(app.minSuccess.staging ?? VARIANTS, VARIANTS) },
     clamps: [],
-    problems: [...variantProblems(input, VARIANTS), ...fileProblem("image", input.image, model.limits, model.alias)],
+    problems: [...variantProblems(input, VARIANTS), ...fileProblem("image", input.image, model, "staging")],
   }),
   variants: (input) => ({ count: VARIANTS, minSuccess: input.minSuccess ?? VARIANTS }),
   measure: () => ({ noun: "staged variant", variants: VARIANTS }),

@@ -66,7 +66,7 @@ function fit(input: VideoInput, { app, plan, model }: Limits): Fit<VideoInput> {
   const { limits, alias } = model;
   const problems: FieldProblem[] = [
     ...variantProblems(input, input.variants),
-    ...fileProblem("image", input.image, limits, alias),
+    ...fileProblem("image", input.image, model, "video"),
   ];
   const { value: seconds, clamps } = clampTo(
     input.seconds ?? DEFAULT_SECONDS,
