@@ -26,8 +26,9 @@ FROM node:24-bookworm-slim
 RUN apt-get update \
   && apt-get install -y --no-install-recommends tini \
   && rm -rf /var/lib/apt/lists/*
-# glibc keeps an arena per thread, and sharp's threads make them grow: two are enough.
-ENV NODE_ENV=production MALLOC_ARENA_MAX=2 HOST=0.0.0.0 PORT=3000 HEALTH_PORT=3001 STORAGE_DIR=/data
+# glibc gives memory back: otherwise it keeps what pictures once needed, an arena for each thread.
+ENV MALLOC_ARENA_MAX=2 MALLOC_MMAP_THRESHOLD_=131072 MALLOC_TRIM_THRESHOLD_=131072
+ENV NODE_ENV=production HOST=0.0.0.0 PORT=3000 HEALTH_PORT=3001 STORAGE_DIR=/data
 WORKDIR /app
 # They belong to root: the service cannot change its own code.
 COPY --from=build /app/package.json ./

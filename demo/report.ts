@@ -21,6 +21,8 @@ export interface Facts {
 
 export interface Check {
   readonly ok: boolean;
+  /** False: nothing here could try it. */
+  readonly isTried?: boolean;
   readonly what: string;
   readonly detail: string;
 }
@@ -122,8 +124,10 @@ export function printReport(terminal: Terminal, facts: Facts, checks: readonly C
 
 export function printChecks({ print, paint }: Terminal, checks: readonly Check[]): void {
   print();
-  for (const { ok, what, detail } of checks)
-    print(`  ${ok ? paint("green", "✔") : paint("red", "✖")} ${what.padEnd(28)} ${paint(ok ? "dim" : "red", detail)}`);
+  for (const { ok, isTried = true, what, detail } of checks) {
+    const mark = isTried ? paint(ok ? "green" : "red", ok ? "✔" : "✖") : paint("yellow", "–");
+    print(`  ${mark} ${what.padEnd(28)} ${paint(ok ? "dim" : "red", detail)}`);
+  }
 }
 
 function indent(text: string): string {

@@ -48,6 +48,7 @@ export function visitChecks(
     },
     {
       ok: stuck.length === 0,
+      isTried: played !== null,
       what: "films play",
       detail:
         stuck.join("; ") ||

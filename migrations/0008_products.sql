@@ -35,7 +35,8 @@ begin
     insert into accounts (app_id, user_id) values (p_app, p_user) on conflict do nothing;
     select * into strict account from accounts where app_id = p_app and user_id = p_user for update;
   end if;
-  if account.allowance_on is distinct from today then
+  -- A transaction that began before midnight has yesterday's date, and must not grant that day again.
+  if account.allowance_on is null or account.allowance_on < today then
     daily := daily_allowance_of(p_app, account.plan);
     if daily > 0 or account.allowance > 0 then
       if account.allowance > 0 then
@@ -66,11 +67,11 @@ begin
   perform lock_account(p_app, p_user);
   update accounts set plan = p_plan where app_id = p_app and user_id = p_user returning * into account;
   daily := daily_allowance_of(p_app, p_plan);
-  granted := case when account.allowance_on = today then account.allowance_granted else 0 end;
+  granted := case when account.allowance_on >= today then account.allowance_granted else 0 end;
   if daily > granted then
     perform post_entry(p_app, p_user, 'grant', 'allowance', daily - granted, null, null,
                        'daily allowance of plan ' || p_plan, '{}');
-    update accounts set allowance_on = today, allowance_granted = daily
+    update accounts set allowance_on = greatest(allowance_on, today), allowance_granted = daily
     where app_id = p_app and user_id = p_user returning * into account;
   end if;
   return account;
@@ -143,18 +144,26 @@ create function check_rate_limit(
 ) returns jsonb language plpgsql as $$
 declare
   app text := credit_app(p_metadata);
-  wait int := take_rate(app, p_identifier, p_action, p_max, p_window_seconds);
+  wait int;
   used int;
 begin
+  if p_max is null or p_max <= 0 then
+    raise exception 'the limit must be a positive number of requests, not %', coalesce(p_max::text, 'null');
+  end if;
+  wait := take_rate(app, p_identifier, p_action, p_max, p_window_seconds);
   select count into used from rate_limits where app_id = app and subject = p_identifier and action = p_action;
   return jsonb_build_object('allowed', wait = 0, 'limit', p_max, 'remaining', greatest(0, p_max - used),
                             'retry_after', wait);
 end $$;
 
--- Rows of windows that no longer count. Returns how many were deleted.
-create function cleanup_expired_rate_limits() returns bigint language sql as $$
+-- Rows of windows that no longer count; at most p_limit, the oldest first (null: all). Returns how many were deleted.
+create function cleanup_expired_rate_limits(p_limit int default null) returns bigint language sql as $$
   with gone as (
-    delete from rate_limits where window_start < now() - make_interval(secs => 2 * seconds) returning 1
+    delete from rate_limits where (app_id, subject, action) in (
+      select app_id, subject, action from rate_limits where window_start < now() - make_interval(secs => 2 * seconds)
+      -- One that is just being taken counts again, and whoever takes several must not be waited for.
+      order by window_start limit p_limit for update skip locked)
+    returning 1
   ) select count(*) from gone
 $$;
 
@@ -272,7 +281,9 @@ create table reused_keys (
   app_id text not null references apps,
   idempotency_key text not null check (length(idempotency_key) between 1 and 255),
   fingerprint bytea not null check (length(fingerprint) = 32),
-  job_id uuid not null references jobs,
+  -- No foreign key: it would lock the job's row while the account is held, and whoever ends the job holds the job and
+  -- waits for the account.
+  job_id uuid not null,
   created_at timestamptz not null default now(),
   primary key (app_id, idempotency_key)
 );
@@ -316,6 +327,7 @@ create table trained_models (
   foreign key (app_id, user_id) references accounts
 );
 create index trained_models_of_user on trained_models (user_id, app_id, id);
+create index trained_models_open on trained_models (id) where status = 'training';
 
 -- What end users thought of an output.
 create table ratings (
@@ -367,8 +379,8 @@ create table catalogue_state (
   primary key (provider, model)
 );
 
--- Settles what surrounds a job that has ended: its trained model, its callback, its batch and its pipeline. Called in
--- the transaction that ends the job, after settle_job.
+-- Settles what surrounds a job that has ended: its trained model, its callback, its batch and its pipeline. Repeating it
+-- changes nothing.
 create function conclude_job(p_job uuid) returns void language plpgsql as $$
 declare
   job jobs;
@@ -409,6 +421,22 @@ begin
   insert into callbacks (app_id, type, batch_id, url)
   select app_id, 'batch.ended', id, callback_url from batches where id = p_batch and callback_url is not null
   on conflict do nothing;
+end $$;
+
+-- As before, and concludes the job, so that workers of the release before do so, too, while they are replaced.
+create or replace function settle_job(p_job uuid, p_kept bigint) returns boolean language plpgsql as $$
+declare job jobs;
+begin
+  select * into strict job from jobs where id = p_job;
+  insert into settlements (job_id, charged, kept, refunded)
+  values (p_job, job.credits, p_kept, job.credits - p_kept) on conflict do nothing;
+  if not found then return false; end if;
+  if give_back(job.app_id, job.user_id, p_job, job.credits - p_kept, job.kind || ' ' || job.status, '{}')
+     <> job.credits - p_kept then
+    raise exception 'job % cannot give back % of % credits: the ledger has no such charge', p_job, job.credits - p_kept, job.credits;
+  end if;
+  perform conclude_job(p_job);
+  return true;
 end $$;
 
 -- As before, and: plans, rate limits, the kill switch, quotes, trainings with a limit of models, results used again.
@@ -453,18 +481,20 @@ begin
     outcome := null; job_id := null; retry_after := null; detail := null;
     account := lock_account(request.app_id, request.user_id);
 
-    if jsonb_array_length(coalesce(nullif(request.rates, 'null'), '[]')) > 0 or request.reuse_hash is not null
+    -- A key that was answered with another key's job never stands for a job of its own.
+    select k.job_id as id, k.fingerprint = decode(request.fingerprint, 'hex') as same into known
+    from reused_keys k where k.app_id = request.app_id and k.idempotency_key = request.idempotency_key;
+    if known.id is not null then
+      job_id := known.id;
+      outcome := case when known.same then 'reused' else 'key_reused' end;
+    elsif jsonb_array_length(coalesce(nullif(request.rates, 'null'), '[]')) > 0 or request.reuse_hash is not null
        or request.trained is not null or off is not null then
       -- What was answered before is answered again, whatever the limits say by now.
-      select j.id, j.fingerprint = decode(request.fingerprint, 'hex') as same, false as reused into known
+      select j.id, j.fingerprint = decode(request.fingerprint, 'hex') as same into known
       from jobs j where j.app_id = request.app_id and j.idempotency_key = request.idempotency_key;
-      if known.id is null and request.reuse_hash is not null then
-        select k.job_id as id, k.fingerprint = decode(request.fingerprint, 'hex') as same, true as reused into known
-        from reused_keys k where k.app_id = request.app_id and k.idempotency_key = request.idempotency_key;
-      end if;
       if known.id is not null then
         job_id := known.id;
-        outcome := case when not known.same then 'key_reused' when known.reused then 'reused' else 'replayed' end;
+        outcome := case when known.same then 'replayed' else 'key_reused' end;
       elsif off && array[request.app_id, '*'] then
         outcome := 'disabled';
       end if;
@@ -490,13 +520,19 @@ begin
         outcome := 'too_many_models';
       end if;
 
-      if outcome is null then
-        for rate in select x.* from jsonb_to_recordset(coalesce(nullif(request.rates, 'null'), '[]'))
-          as x(subject text, action text, max int, seconds int) loop
-          retry_after := take_rate(request.app_id, rate.subject, rate.action, rate.max, rate.seconds);
-          if retry_after > 0 then
+      -- Only what can be paid counts, and only what no other limit refuses.
+      if outcome is null and account.balance + account.allowance >= request.credits then
+        for rate in select r.ord, x.* from jsonb_array_elements(coalesce(nullif(request.rates, 'null'), '[]'))
+          with ordinality as r(value, ord), jsonb_to_record(r.value) as x(subject text, action text, max int, seconds int)
+          order by r.ord loop
+          retry_after := nullif(take_rate(request.app_id, rate.subject, rate.action, rate.max, rate.seconds), 0);
+          if retry_after is not null then
             outcome := 'rate_limited';
             detail := format('%s: at most %s in %s s', rate.action, rate.max, rate.seconds);
+            update rate_limits l set count = l.count - 1
+            from jsonb_array_elements(request.rates) with ordinality as r(value, ord)
+            where r.ord < rate.ord and l.app_id = request.app_id and l.subject = r.value ->> 'subject'
+              and l.action = r.value ->> 'action';
             exit;
           end if;
         end loop;

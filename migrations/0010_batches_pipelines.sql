@@ -2,9 +2,12 @@
 
 create index pipelines_of_user on pipelines (user_id, app_id, id);
 
+-- From then on nothing more of the batch is accepted.
+alter table batches add column cancel_requested_at timestamptz;
+
 -- Accepts a part of a batch: whoever is charged has his item, in one commit. Items that were answered before are passed
 -- over; the answers are those of accept_jobs to the others. A refusal writes nothing: its problem document is made by
--- the caller, and kept by insert.
+-- the caller, and kept by insert; it yields to whoever was charged for the same item in this instant.
 -- No lock on the batch: that would come before the accounts, and conclude_job takes them the other way round.
 create function accept_batch_part(p_batch uuid, p_requests jsonb)
 returns table (ord int, outcome text, job_id uuid, balance bigint, allowance bigint, retry_after int, detail text)
@@ -21,7 +24,8 @@ begin
     ), kept as (
       insert into batch_items (batch_id, ord, job_id)
       select p_batch, a.ord, a.job_id from answers a where a.outcome in ('accepted', 'replayed', 'reused')
-      on conflict do nothing
+      on conflict (batch_id, ord) do update set job_id = excluded.job_id, problem = null
+      where batch_items.job_id is null
     )
     select a.ord, a.outcome, a.job_id, a.balance, a.allowance, a.retry_after, a.detail from answers a;
 end $$;

@@ -16,7 +16,7 @@ create table chores (
   name text primary key,
   next_at timestamptz not null default now()
 );
-insert into chores (name) values ('learn'), ('clean');
+insert into chores (name) values ('learn'), ('clean'), ('conclude');
 
 -- Jobs by what their callers noted: {"campaign": "spring"}. Empty notes take no room in it.
 create index jobs_of_metadata on jobs using gin (metadata jsonb_path_ops);

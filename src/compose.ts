@@ -154,6 +154,7 @@ export function makeLogger(config: Pick<Config, "LOG_LEVEL">, name: string): Log
     base: { process: name, pid: process.pid },
     // A webhook's path holds the run's secret, a file's query its signature.
     serializers: {
+      err: (error: unknown) => (error instanceof Error ? discreet(pino.stdSerializers.errWithCause(error)) : error),
       req: (request: { method: string; url: string; id: string }) => ({
         id: request.id,
         method: request.method,
@@ -161,6 +162,30 @@ export function makeLogger(config: Pick<Config, "LOG_LEVEL">, name: string): Log
       }),
     },
   });
+}
+
+/**
+ * A failed query's error repeats the query and its parameters: prompts, and addresses that open files. What is left
+ * says which statement failed where, and why.
+ */
+function discreet(error: object): object {
+  const {
+    params: _,
+    query: __,
+    detail: ___,
+    message = "",
+    stack = "",
+    cause,
+    ...members
+  } = error as Record<string, unknown>;
+  const said = String(message);
+  const kept = said.split("\nparams: ", 1)[0] ?? "";
+  return {
+    ...members,
+    message: kept,
+    stack: String(stack).replace(said, () => kept),
+    ...(typeof cause === "object" && cause !== null ? { cause: discreet(cause) } : {}),
+  };
 }
 
 export function makeParts(config: Config, logger: Logger, name: string): Parts {

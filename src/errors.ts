@@ -11,6 +11,7 @@ export const ERRORS = {
   too_many_models: { status: 403, title: "The plan keeps no more trained models", retryable: false },
   not_found: { status: 404, title: "Not found", retryable: false },
   still_training: { status: 409, title: "The model is still being trained", retryable: false },
+  canceled: { status: 409, title: "Canceled", retryable: false },
   already_ended: { status: 409, title: "The job has already ended", retryable: false },
   quote_expired: { status: 409, title: "The quote does not hold any more", retryable: false },
   payload_too_large: { status: 413, title: "The body is too large", retryable: false },

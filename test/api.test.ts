@@ -1,7 +1,12 @@
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
+import { DrizzleQueryError } from "drizzle-orm";
+import { fastify } from "fastify";
+import { pino } from "pino";
 import sharp from "sharp";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { answerProblems } from "../src/api/problem.ts";
+import { makeLogger } from "../src/compose.ts";
 import { createKey, revokeKey } from "../src/db/keys.ts";
 import { KINDS } from "../src/domain/kinds/kind.ts";
 import { type Answer, type CallOptions, type Spine, startSpine } from "./rig/spine.ts";
@@ -405,5 +410,56 @@ describe("the operator's pages", () => {
     expect(queues.body.queues.map((queue: { name: string }) => queue.name)).toEqual([...KINDS]);
     expect(queues.body.queues.every((queue: { readOnlyMode: boolean }) => queue.readOnlyMode)).toBe(true);
     expect((await call("PUT", "/queues/api/queues/generation/pause", { key: null, headers: login })).status).toBe(405);
+  });
+});
+
+test("a user's id is read without the spaces around it, wherever it is named", async () => {
+  await call("POST", "/api/credits/%20trim%20/grants", {
+    body: { credits: 5 },
+    headers: { "idempotency-key": "trim" },
+  });
+  for (const path of ["/api/credits/trim", "/api/credits/%20trim", "/api/users/trim%20"])
+    expect((await call("GET", path)).body, path).toMatchObject({ user: "trim" });
+  expect((await call("GET", "/api/credits/%20%20")).status).toBe(422);
+});
+
+test("a request with a thousand fields at fault is answered with twenty of them", async () => {
+  const many = Object.fromEntries(Array.from({ length: 1_000 }, (_, index) => [`${index}${"y".repeat(300)}`, 1]));
+  const { status, body } = await post({ ...fine, ...many });
+  expect([status, body.errors.length]).toEqual([422, 21]);
+  expect(body.errors[20].detail).toBe("… and 980 more");
+  expect(JSON.stringify(body).length).toBeLessThan(10_000);
+});
+
+test("a deadlock is something to be tried again", async () => {
+  const app = fastify();
+  answerProblems(app);
+  app.get("/", () => {
+    throw Object.assign(new Error("deadlock detected"), { code: "40P01" });
+  });
+  const answer = await app.inject("/");
+  expect([answer.statusCode, answer.json().code, answer.headers["retry-after"]]).toEqual([503, "unavailable", "5"]);
+});
+
+test("the log has no parameters of a failed query: neither in its words nor beside them", () => {
+  const logger = makeLogger({ LOG_LEVEL: "silent" }, "test") as unknown as Record<
+    symbol,
+    Record<string, (e: Error) => object>
+  >;
+  const cause = Object.assign(new Error("violates check"), {
+    code: "23514",
+    detail: "Failing row contains (a secret)",
+  });
+  const failed = new DrizzleQueryError("insert into jobs values ($1)", ["a secret\n    at night"], cause);
+  const logged = logger[pino.symbols.serializersSym]?.["err"]?.(new Error("outside", { cause: failed }));
+  expect(JSON.stringify(logged)).not.toContain("secret");
+  expect(JSON.stringify(logged)).not.toContain("night");
+  expect(logged).toMatchObject({
+    message: "outside",
+    stack: expect.stringContaining("api.test.ts"),
+    cause: {
+      message: "Failed query: insert into jobs values ($1)",
+      cause: { code: "23514", message: "violates check" },
+    },
   });
 });

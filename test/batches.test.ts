@@ -1,7 +1,10 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { BatchJson } from "../src/batch-json.ts";
+import { acceptPart } from "../src/db/batches.ts";
+import { setSetting } from "../src/db/settings.ts";
 import { type Backend, startBackend } from "./rig/backend.ts";
 import { makeProcesses } from "./rig/processes.ts";
+import { makeRequest } from "./rig/requests.ts";
 import { type Spine, startSpine } from "./rig/spine.ts";
 
 let backend: Backend;
@@ -235,4 +238,77 @@ test("a batch of which nothing is accepted has ended at once, and is nobody else
   const stranger = await idle.keyFor("virtual-staging");
   expect((await idle.call("GET", body.links.self, { key: stranger })).status).toBe(404);
   expect((await idle.call("POST", body.links.cancel, { key: stranger })).status).toBe(404);
+});
+
+describe("a batch that is canceled while it is accepted", () => {
+  test("accepts nothing more, and cancels what it accepted at that moment", async () => {
+    const many = (user: string, count: number) =>
+      Array.from({ length: count }, (_, index) => image(user, { prompt: `${user} ${index}` }));
+    const jobs = [...many("swift", 100), ...many("stuck", 100), ...many("swift-2", 50)];
+    let answer: ReturnType<typeof post> | undefined;
+    await idle.sql.begin(async (tx) => {
+      await tx`select lock_account('demo', 'stuck')`;
+      answer = post(idle, jobs, "halfway");
+      const accepted = async () =>
+        (await idle.sql`select batch_id from jobs where user_id = 'swift' and batch_id is not null`).map(
+          (row) => row["batch_id"] as string,
+        );
+      await expect.poll(async () => (await accepted()).length, { timeout: 20_000 }).toBe(100);
+      const [id] = await accepted();
+      expect((await idle.call("POST", `/api/batches/${id}/cancel`)).status).toBe(202);
+    });
+    const { status, body } = (await answer) ?? {};
+    expect(status).toBe(202);
+    const refused = tally(body)["canceled"] ?? 0;
+    // The part in the middle may have been prepared before or after; the last one never is.
+    expect([50, 150]).toContain(refused);
+    expect(body.counts).toMatchObject({ pending: 0, canceled: 250 - refused });
+    expect(body.credits).toMatchObject({ kept: 0, refunded: body.credits.charged });
+    expect(body.endedAt).not.toBeNull();
+    expect(body.items[249].problem).toMatchObject({ code: "canceled", status: 409 });
+    expect(await idle.audit()).toEqual({ drift: 0, unsettled: 0, unexplainedRuns: [] });
+  }, 60_000);
+});
+
+test("whoever is charged for an item has it, also when another attempt refuses it in that instant", async () => {
+  const { body } = await post(idle, [{}, {}], "raced");
+  await idle.sql`delete from batch_items where batch_id = ${body.id} and ord = 1`;
+  const request = makeRequest({ appId: "demo", userId: "raced", batchId: body.id });
+  let answers: ReturnType<typeof acceptPart> | undefined;
+  await idle.sql.begin(async (tx) => {
+    await tx`insert into batch_items (batch_id, ord, problem) values (${body.id}, 1, '{"code": "unavailable"}')`;
+    answers = acceptPart(idle.db, body.id, [{ ord: 1, request }]);
+    await new Promise((resolve) => setTimeout(resolve, 300));
+  });
+  expect((await answers)?.get(1)?.outcome).toBe("accepted");
+  const [row] = await idle.sql`select job_id, problem from batch_items where batch_id = ${body.id} and ord = 1`;
+  expect(row).toEqual({ job_id: request.id, problem: null });
+});
+
+test("an item's problem is kept whatever its fields are called, and however many there are", async () => {
+  const many = Object.fromEntries(Array.from({ length: 50 }, (_, index) => [`${index}${"x".repeat(500)}`, 1]));
+  const reused = { ...image("odd"), reuse: { seconds: 60 } };
+  const { status, body } = await post(
+    idle,
+    [{ ...image("odd"), "a\u0000b\ud800": 1 }, { ...image("odd"), ...many }, reused],
+    "odd",
+  );
+  expect([status, body.refused]).toEqual([202, 3]);
+  expect(body.items[0].problem.errors).toMatchObject([{ pointer: "/ab\ufffd" }]);
+  const { errors, detail } = body.items[1].problem;
+  expect(errors).toHaveLength(21);
+  expect(errors[0].pointer).toHaveLength(201);
+  expect(errors[20]).toEqual({ pointer: "", detail: "… and 30 more" });
+  expect(detail.length).toBeLessThan(10_000);
+  expect(body.items[2].problem).toMatchObject({ code: "invalid_input", errors: [{ pointer: "/reuse" }] });
+});
+
+test("an app that is switched off answers no item: the same key goes on when it is on again", async () => {
+  const jobs = [image("patient"), image("patient", { prompt: "" })];
+  await setSetting(idle.db, "demo", "app_enabled", false);
+  const refused = await post(idle, jobs, "switch").finally(() => setSetting(idle.db, "demo", "app_enabled", true));
+  expect(refused).toMatchObject({ status: 503, body: { code: "app_disabled" } });
+  expect(refused.headers.get("retry-after")).not.toBeNull();
+  expect(refused.body.detail).toMatch(/1 of the 2 jobs/);
+  expect((await post(idle, jobs, "switch")).body).toMatchObject({ accepted: 1, refused: 1 });
 });

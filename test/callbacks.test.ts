@@ -119,6 +119,17 @@ describe("the end of a job", () => {
     expect((await rowOf(id))["gave_up_at"]).toBeInstanceOf(Date);
   }, 60_000);
 
+  test("is given up when those who told it vanished each time, the last time too", async () => {
+    const { id } = await submit();
+    await told(1);
+    await noted(id, { last_status: 204 });
+    await spine.sql`
+      update callbacks set attempts = 11, next_at = now(), delivered_at = null, last_status = null where job_id = ${id}`;
+    await noted(id, { next_at: null, attempts: 11, last_error: expect.stringContaining("vanished") });
+    expect((await rowOf(id))["gave_up_at"]).toBeInstanceOf(Date);
+    expect(backend.received).toHaveLength(1);
+  });
+
   test("is told again by another worker when the first one dies before it could note the answer", async () => {
     const own = await startSpine({ workers: 0, env: { CALLBACK_ORIGINS: backend.origin } });
     const elsewhere = await makeProcesses(own);

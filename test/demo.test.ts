@@ -6,6 +6,8 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import sharp from "sharp";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { apps } from "../apps/all.ts";
+import { kindsOf } from "../src/domain/app.ts";
 
 const TEST_MS = 60_000;
 /** Everything below has ended a moment after the demo: the zombies of a container are nobody's processes. */
@@ -142,4 +144,22 @@ test.each([
   expect(code, text).toBe(wanted);
   expect(text).toContain(says);
   expect(pids).toEqual([]);
+});
+
+test("--all buys every kind for every app, and every file opens", { timeout: 240_000 }, async () => {
+  const json = join(folder, "all.json");
+  const { code, text, pids } = await runDemo(["--all", "--json", json]);
+
+  expect(code, text).toBe(0);
+  const report = await readJson(json);
+  expect(report).toMatchObject({ ok: true, ledgerDrift: 0, unsettledJobs: 0 });
+  expect(report.completed).toBe(report.jobs);
+  const bought = report.table.map(({ app, what }: { app: string; what: string }) => `${app} ${what}`);
+  for (const app of apps) for (const kind of kindsOf(app)) expect(bought).toContain(`${app.id} ${kind}`);
+  expect(report.table.filter(({ what }: { what: string }) => what === "own model").length).toBeGreaterThan(1);
+  for (const { outputs, credits } of report.table) {
+    expect(outputs.length).toBeGreaterThan(0);
+    expect(credits).toBeGreaterThan(0);
+  }
+  await expectGone(pids);
 });

@@ -711,7 +711,10 @@ test("whoever sends a mask and names no model means one that takes it", () => {
     user: "ann",
     input: kindOf("edit").input.parse({ image: PHOTO, mask: PHOTO, instruction: "x" }),
   } as const;
-  expect(fitWish(makeApp({ id: "free" }), null, wish)).toMatchObject({ ok: true, fitted: { model: { alias: "flux-fill-pro" } } });
+  expect(fitWish(makeApp({ id: "free" }), null, wish)).toMatchObject({
+    ok: true,
+    fitted: { model: { alias: "flux-fill-pro" } },
+  });
 });
 
 test("without webhooks a run is looked at after 1 s, growing to 5 s or a sixtieth of its time; with them at p95, doubling", () => {

@@ -1,7 +1,7 @@
 import postgres from "postgres";
 import { v7 as uuidv7 } from "uuid";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
-import { type AcceptRequest, acceptJobs } from "../src/db/accept.ts";
+import { type AcceptRequest, acceptJobs, findByKey } from "../src/db/accept.ts";
 import { connect, type Db, disconnect } from "../src/db/client.ts";
 import { balanceOf, grant, ledgerDrift } from "../src/db/credits.ts";
 import { apply, LeaseLost, loadJob } from "../src/db/jobs.ts";
@@ -447,4 +447,95 @@ describe("the right to act on a job", () => {
     await sql`update jobs set epoch = 1, due_at = due_at - interval '1 second' where id = ${id}`;
     expect((await claimDue(db, 10, { fresh: [], begun: KINDS })).map((due) => due.id)).toEqual([id]);
   });
+});
+
+describe("a request with limits", () => {
+  const limit = (userId: string, action: string, max: number) => ({
+    subject: `user:${userId}`,
+    action,
+    max,
+    seconds: 86_400,
+  });
+  const counts = async (userId: string) =>
+    Object.fromEntries(
+      (await sql`select action, count from rate_limits where subject = ${`user:${userId}`}`).map((row) => [
+        row["action"],
+        row["count"],
+      ]),
+    );
+
+  test("counts only if it can be paid, and nothing if one of them refuses it", async () => {
+    const rates = [limit("counted", "request", 3), limit("counted", "generation", 1)];
+    expect(await accept({ userId: "counted", rates })).toMatchObject({ outcome: "accepted", retryAfter: null });
+    expect(await counts("counted")).toEqual({ request: 1, generation: 1 });
+    expect(await accept({ userId: "counted", rates })).toMatchObject({
+      outcome: "rate_limited",
+      retryAfter: expect.any(Number),
+      detail: expect.stringContaining("generation"),
+    });
+    expect(await accept({ userId: "counted", rates, credits: 1_000 })).toMatchObject({
+      outcome: "insufficient_credits",
+      retryAfter: null,
+    });
+    expect(await counts("counted")).toEqual({ request: 1, generation: 1 });
+  });
+
+  test("is refused with words when the limit is none", async () => {
+    for (const max of [0, -1, null])
+      await expect(
+        sql`select check_rate_limit('user:x', 'request', ${max}, 60, '{"app": "plain"}')`,
+        String(max),
+      ).rejects.toThrow(/the limit must be a positive number/);
+  });
+});
+
+describe("a key that was answered with another's job", () => {
+  const hash = "cd".repeat(32);
+  test("stays with it for a request that wants no reuse, and is told so by findByKey", async () => {
+    const reuse = { hash, seconds: 60 };
+    const first = await accept({ userId: "again", reuse });
+    const reused = await accept({ userId: "again", reuse, idempotencyKey: "again-2" });
+    expect(reused).toMatchObject({ outcome: "reused", jobId: first?.jobId });
+    expect(await accept({ userId: "again", idempotencyKey: "again-2" })).toMatchObject({
+      outcome: "reused",
+      jobId: first?.jobId,
+    });
+    expect(await accept({ userId: "again", idempotencyKey: "again-2", fingerprint: hash })).toMatchObject({
+      outcome: "key_reused",
+      jobId: first?.jobId,
+    });
+    expect(await findByKey(db, "plain", "again-2")).toMatchObject({ jobId: first?.jobId, reused: true });
+    expect(await account("plain", "again")).toEqual({ balance: 90, allowance: 0 });
+  });
+
+  test("is noted while somebody who ends that job holds it", async () => {
+    const reuse = { hash: "ce".repeat(32), seconds: 60 };
+    const first = await accept({ userId: "held", reuse });
+    const answer = await sql.begin(async (tx) => {
+      await tx`select 1 from jobs where id = ${first?.jobId ?? ""} for update`;
+      return accept({ userId: "held", reuse });
+    });
+    expect(answer).toMatchObject({ outcome: "reused", jobId: first?.jobId });
+  });
+});
+
+test("a transaction that began before midnight grants no day a second time", async () => {
+  await accept({ appId: "daily", userId: "midnight", credits: 1 });
+  const before = await entriesOf("midnight", "daily");
+  await sql`update accounts set allowance_on = allowance_on + 1 where user_id = 'midnight'`;
+  await sql`select lock_account('daily', 'midnight')`;
+  const [plan] = await sql`select name from plans where app_id = 'daily' limit 1`;
+  await sql`select set_plan('daily', 'midnight', ${plan?.["name"]})`;
+  expect(await entriesOf("midnight", "daily")).toEqual(before);
+  const [row] = await sql`
+    select allowance_on - (now() at time zone 'utc')::date as ahead from accounts where user_id = 'midnight'`;
+  expect(row?.["ahead"]).toBe(1);
+});
+
+test("settling a job is all that its end needs: what the release before does tells its callback", async () => {
+  const answer = await accept({ userId: "told", callbackUrl: "https://example.com/hook" });
+  const id = answer?.jobId ?? "";
+  await sql`update jobs set status = 'canceled', ended_at = now() where id = ${id}`;
+  await sql`select settle_job(${id}, 0)`;
+  expect([...(await sql`select type from callbacks where job_id = ${id}`)]).toEqual([{ type: "job.canceled" }]);
 });

@@ -466,3 +466,17 @@ describe("whoever dies in the middle", () => {
     await worker.stop();
   }, 60_000);
 });
+
+test("a pipeline that is resumed goes on within the limits of the plan that the user has by then", async () => {
+  const { body } = await post(spine, { user: "moved", steps: [image("only", { prompt: "[sandbox: nsfw]" })] });
+  expect((await ended(spine, body.id)).status).toBe("failed");
+  await spine.sql`
+    update pipeline_steps set request = request
+      || '{"rates": [{"subject": "user:moved", "action": "request", "max": 1, "seconds": 60}], "max_models": 1}'
+    where pipeline_id = ${body.id}`;
+  await spine.call("POST", body.links.resume);
+  const [step] = await spine.sql`select request from pipeline_steps where pipeline_id = ${body.id}`;
+  expect(step?.["request"]).toMatchObject({ rates: [], max_models: UNLIMITED.maxModels });
+  await ended(spine, body.id);
+  expect(await spine.audit()).toEqual(whole);
+}, 60_000);

@@ -4,6 +4,7 @@ import { makeLogger, type Program, startApi } from "../src/compose.ts";
 import { freePort } from "../src/db/embedded.ts";
 import { setSetting } from "../src/db/settings.ts";
 import { UNLIMITED } from "../src/domain/app.ts";
+import { ratesOf } from "../src/domain/request.ts";
 import { chores } from "../src/workers/chores.ts";
 import { makeApp } from "./rig/apps.ts";
 import { type Answer, type Spine, startSpine } from "./rig/spine.ts";
@@ -193,7 +194,46 @@ test("an operator turns the switch from the command line", async () => {
   await allEnded();
 }, 180_000);
 
-test("once a day one worker deletes limits and quotes that no longer count", async () => {
+test("a batch that is over a limit is answered as far as it goes, and goes on with its key", async () => {
+  await roomInWindow(20);
+  const headers = { "idempotency-key": "batch-of-ida" };
+  const body = { jobs: Array.from({ length: 12 }, () => wish("ida")) };
+  const refused = await spine.call("POST", "/api/batches", { body, headers });
+  expect(refused).toMatchObject({ status: 429, body: { code: "rate_limited", retryable: true } });
+  expect(Number(refused.headers.get("retry-after"))).toBeGreaterThan(0);
+  expect(refused.body.detail).toMatch(/10 of the 12 jobs/);
+  await spine.sql`update rate_limits set window_start = 'epoch' where subject = 'user:ida'`;
+  const done = await spine.call("POST", "/api/batches", { body, headers });
+  expect(done).toMatchObject({ status: 202, body: { accepted: 12, refused: 0 } });
+  await allEnded();
+}, 120_000);
+
+test("addresses of one IPv6 network count as one, and IPv4 stays what it is, however it is written", () => {
+  const subjects = (address: string) =>
+    ratesOf(limited, gold, { kind: "generation", user: "x", address })
+      .map(({ subject }) => subject)
+      .filter((subject) => subject.startsWith("address:"));
+  for (const [address, counted] of [
+    ["203.0.113.7", "203.0.113.7"],
+    ["::ffff:203.0.113.7", "203.0.113.7"],
+    ["2001:DB8:0:12::1", "2001:db8:0:12::/64"],
+    ["2001:db8::12:ffff:1:2:3", "2001:db8:0:12::/64"],
+    ["2001:db8:0:12:ffff:ffff:ffff:ffff", "2001:db8:0:12::/64"],
+    ["::1", "0:0:0:0::/64"],
+  ] as const)
+    expect(subjects(address), address).toEqual([`address:${counted}`]);
+});
+
+test("now and then one worker deletes what no longer counts, and concludes trainings that nobody did", async () => {
+  const { id: ended } = await spine.submit(wish("joe"));
+  await spine.ended(ended, 60_000);
+  await spine.sql`
+    insert into trained_models (id, app_id, user_id, name, status, family, trigger_word, task, resolution, steps, photos, quality)
+    select id, app_id, user_id, 'x', 'training', 'flux', 'X', 'face', 512, 100, 4, 50 from jobs where id = ${ended}`;
+  await spine.sql`update jobs set status = 'failed', failure_code = 'lost', kind = 'training' where id = ${ended}`;
+  await spine.sql`
+    insert into webhook_inbox (provider, delivery_id, run_id, provider_run_id, status, received_at)
+    select 'sandbox', 'old', id, provider_run_id, 'succeeded', now() - interval '31 days' from runs where job_id = ${ended}`;
   await spine.sql`update rate_limits set window_start = now() - interval '1 hour' where subject = 'user:bea'`;
   const wanted = { kind: "generation", user: "gus", input: { prompt: "x" } };
   const old = await spine.call("POST", "/api/quotes", { body: wanted });
@@ -206,11 +246,14 @@ test("once a day one worker deletes limits and quotes that no longer count", asy
   await expect
     .poll(async () => (await spine.sql`select 1 from quotes where id = ${old.body.id}`).length, { timeout: 10_000 })
     .toBe(0);
-  await expect.poll(() => lines.length, { timeout: 5_000 }).toBe(2);
+  await expect.poll(() => lines.length, { timeout: 5_000 }).toBe(3);
   await new Promise((resolve) => setTimeout(resolve, 200));
   await Promise.all(loops.map((loop) => loop.stop()));
-  expect(lines).toContainEqual(expect.objectContaining({ chore: "clean", quotes: 1 }));
-  expect(lines).toHaveLength(2);
+  expect(lines).toContainEqual(expect.objectContaining({ chore: "clean", quotes: 1, news: 1 }));
+  expect(lines).toContainEqual(expect.objectContaining({ chore: "conclude", models: 1 }));
+  expect(lines).toHaveLength(3);
+  expect([...(await spine.sql`select status from trained_models where id = ${ended}`)]).toEqual([{ status: "failed" }]);
+  expect((await spine.sql`select 1 from webhook_inbox`).length).toBe(0);
   expect(await spine.sql`select 1 from rate_limits where subject = 'user:bea'`).toHaveLength(0);
   expect(await spine.sql`select 1 from quotes where id = ${fresh.body.id}`).toHaveLength(1);
 });

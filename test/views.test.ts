@@ -353,6 +353,9 @@ describe("a signed-in user", () => {
     for (const view of VIEWS) expect((await read(`select * from ${view}`)).length, view).toBeGreaterThan(0);
     const anas = await spine.sql`select id from runs where job_id in (select id from jobs where user_id = ${ANA})`;
     expect(await read("select id, status, provider_run_id from runs")).toHaveLength(anas.length);
+    expect((await read("select id, status, input from jobs")).length).toBeGreaterThan(0);
+    for (const column of ["callback_url", "worker", "failure_detail"])
+      await expect(read(`select ${column} from jobs`), column).rejects.toThrow(/permission denied/);
     await expect(read("select cost_micro_usd from runs")).rejects.toThrow(/permission denied/);
     await expect(read("select * from api_keys")).rejects.toThrow(/permission denied/);
   });

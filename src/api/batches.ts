@@ -9,6 +9,7 @@ import {
   answeredItems,
   type BatchRequest,
   type BatchRow,
+  cancelBatch,
   findBatch,
   finishBatch,
   openBatch,
@@ -59,7 +60,7 @@ export const batchRoutes: Routes = (app, services) => {
       tags: ["batches"],
       summary: `Submit up to ${MOST_JOBS} jobs under one key`,
       description:
-        "Each job is accepted and charged, or refused and charged nothing, by itself; the answer has both, in their order. Sent again with the same Idempotency-Key it goes on where it broke off and answers the same. At most 5 MB: send pictures to POST /api/uploads first.",
+        "Each job is accepted and charged, or refused and charged nothing, by itself; the answer has both, in their order. Sent again with the same Idempotency-Key it goes on where it broke off and answers the same: also after 429 or 503, when a limit let no more through. At most 5 MB: send pictures to POST /api/uploads first.",
       headers: z.object({
         "idempotency-key": z.string().optional().describe("Required: your own name for this batch."),
       }),
@@ -70,7 +71,7 @@ export const batchRoutes: Routes = (app, services) => {
             .min(1)
             .max(MOST_JOBS)
             .refine((jobs) => isShallow(jobs, MOST_DEPTH), `is nested deeper than ${MOST_DEPTH}: no job is`)
-            .describe(`1 to ${MOST_JOBS}, each as POST /api/jobs takes it: kind, user, input …`),
+            .describe(`1 to ${MOST_JOBS}, each as POST /api/jobs takes it, but for reuse: kind, user, input …`),
           metadata: metadataSchema,
           callbackUrl: callbackUrlSchema,
         })
@@ -82,6 +83,7 @@ export const batchRoutes: Routes = (app, services) => {
         413: problemSchema,
         415: problemSchema,
         422: problemSchema,
+        429: problemSchema,
         503: problemSchema,
       },
     },
@@ -144,18 +146,16 @@ export const batchRoutes: Routes = (app, services) => {
       tags: ["batches"],
       summary: "Cancel all jobs of a batch that have not ended",
       description:
-        "As POST /api/jobs/{id}/cancel for each of them: what was not delivered is refunded when the provider's verdict is known. Repeating it is harmless.",
+        "As POST /api/jobs/{id}/cancel for each of them, and nothing more of it is accepted: what was not delivered is refunded when the provider's verdict is known. Repeating it is harmless.",
       params,
       response: { 202: batchSchema, 401: problemSchema, 404: problemSchema },
     },
     handler: async (request, reply) => {
       const { appId } = await authenticate(request);
       const batch = await mustFind(services, appId, request.params.id);
-      for (let canceled = 0; canceled < MOST_JOBS; canceled += PART) {
-        const open = await openJobsOf(db, batch.id, PART);
-        if (open.length === 0) break;
-        await inLanes(LANES, open, (id) => cancelJob(services, id));
-      }
+      // First, so that whoever accepts it at this moment stops, or sees it after what he accepts now.
+      await cancelBatch(db, batch.id);
+      await cancelOpen(services, batch.id);
       return reply.code(202).send(await report(services, appId, batch.id, { after: -1, limit: PART }));
     },
   });
@@ -165,6 +165,14 @@ async function mustFind({ db }: ApiServices, appId: string, id: string): Promise
   const batch = await findBatch(db, appId, id);
   if (!batch) throw new ServiceError("not_found", `There is no batch ${id} for this API key.`);
   return batch;
+}
+
+async function cancelOpen(services: ApiServices, batchId: string): Promise<void> {
+  for (let canceled = 0; canceled < MOST_JOBS; canceled += PART) {
+    const open = await openJobsOf(services.db, batchId, PART);
+    if (open.length === 0) break;
+    await inLanes(LANES, open, (id) => cancelJob(services, id));
+  }
 }
 
 async function report(services: ApiServices, appId: string, id: string, page: ItemPage) {
@@ -182,7 +190,8 @@ async function acceptAll(
   const { db, reach } = services;
   const answered = await answeredItems(db, batch.id);
   const open = [...jobs.keys()].filter((ord) => !answered.has(ord));
-  for (let from = 0; from < open.length; from += PART) {
+  const isCanceled = async () => (await mustFind(services, app.id, batch.id)).cancelRequestedAt !== null;
+  for (let from = 0; from < open.length && !(await isCanceled()); from += PART) {
     if (!isWanted())
       throw new ServiceError(
         "unavailable",
@@ -193,8 +202,23 @@ async function acceptAll(
     );
     const requests = prepared.filter((each) => "request" in each);
     const refused = prepared.filter((each) => "problem" in each);
-    await refuseItems(db, batch.id, [...refused, ...(await accept(services, batch, requests))]);
+    const { final, passing } = await accept(services, batch, requests);
+    await refuseItems(db, batch.id, [...refused, ...final]);
     await reach("batch.part", batch.id);
+    if (passing) throw await stopped(services, batch, passing);
+  }
+  if (await isCanceled()) {
+    const unwanted = new ServiceError(
+      "canceled",
+      "The batch was canceled before this item's turn. Nothing was charged.",
+    );
+    await refuseItems(
+      db,
+      batch.id,
+      open.map((ord) => ({ ord, problem: problemOf(unwanted, itemKey(batch, ord)) })),
+    );
+    // Also what was accepted while somebody canceled the others.
+    await cancelOpen(services, batch.id);
   }
   await finishBatch(db, batch.id);
 }
@@ -202,6 +226,13 @@ async function acceptAll(
 interface Refused {
   readonly ord: number;
   readonly problem: ProblemDocument;
+}
+
+interface Refusals {
+  /** Of those that were refused for good. */
+  readonly final: readonly Refused[];
+  /** Why others have no answer for now: a limit, or the switch. */
+  readonly passing: ServiceError | null;
 }
 
 /** What a later attempt could answer otherwise is no answer to an item, but the end of this attempt at the batch. */
@@ -213,19 +244,29 @@ async function prepare(
   job: unknown,
 ): Promise<BatchRequest | Refused> {
   try {
+    const submission = parseSubmission(job);
+    if (submission.reuse) throw reuseRefused();
     const placement = { batchId: batch.id };
-    return { ord, request: await order(services, app, itemKey(batch, ord), parseSubmission(job), placement) };
+    return { ord, request: await order(services, app, itemKey(batch, ord), submission, placement) };
   } catch (error) {
     if (!(error instanceof ServiceError) || ERRORS[error.code].retryable) throw error;
     return { ord, problem: problemOf(error, itemKey(batch, ord)) };
   }
 }
 
+/** A batch ends with the jobs that it bought: another's could go on for longer, and nobody would be told. */
+function reuseRefused(): ServiceError {
+  const detail =
+    "is not for the jobs of a batch, which ends with its own: leave it out, or send this one to POST /api/jobs";
+  const fields = [{ pointer: "/reuse", detail }];
+  return new ServiceError("invalid_input", `body field /reuse ${detail}. Nothing was charged.`, { fields });
+}
+
 const itemKey = ({ id }: BatchRow, ord: number) => `batch/${id}/${ord}`;
 
 /** Accepts a part, wakes its jobs, and returns what was refused. */
-async function accept(services: ApiServices, batch: BatchRow, part: readonly BatchRequest[]): Promise<Refused[]> {
-  if (part.length === 0) return [];
+async function accept(services: ApiServices, batch: BatchRow, part: readonly BatchRequest[]): Promise<Refusals> {
+  if (part.length === 0) return { final: [], passing: null };
   let answers: ReadonlyMap<number, AcceptAnswer>;
   try {
     answers = await acceptUnlocked(services, batch, part);
@@ -236,21 +277,41 @@ async function accept(services: ApiServices, batch: BatchRow, part: readonly Bat
     if (part.length === 1 && only) {
       services.logger.error({ err: error, batch_id: batch.id, item: only.ord }, "an item cannot be written");
       const internal = new ServiceError("internal", "An unexpected error with this item. Nothing was charged.");
-      return [{ ord: only.ord, problem: problemOf(internal, itemKey(batch, only.ord)) }];
+      return { final: [{ ord: only.ord, problem: problemOf(internal, itemKey(batch, only.ord)) }], passing: null };
     }
-    const refused: Refused[] = [];
-    for (const each of part) refused.push(...(await accept(services, batch, [each])));
-    return refused;
+    const each: Refusals[] = [];
+    for (const one of part) each.push(await accept(services, batch, [one]));
+    return { final: each.flatMap(({ final }) => final), passing: each.find(({ passing }) => passing)?.passing ?? null };
   }
   const answered = part.flatMap(({ ord, request }): { ord: number; request: AcceptRequest; answer: AcceptAnswer }[] => {
     const answer = answers.get(ord);
     return answer ? [{ ord, request, answer }] : [];
   });
   await wakeAccepted(services, answered);
-  return answered.flatMap(({ ord, request, answer }) => {
+  const refused = answered.flatMap(({ ord, request, answer }) => {
     const refusal = refusalOf(answer, chargeOf(request));
-    return refusal ? [{ ord, problem: problemOf(refusal, itemKey(batch, ord)) }] : [];
+    return refusal ? [{ ord, refusal }] : [];
   });
+  const isPassing = ({ refusal }: { refusal: ServiceError }) => ERRORS[refusal.code].retryable;
+  return {
+    final: refused
+      .filter((each) => !isPassing(each))
+      .map(({ ord, refusal }) => ({ ord, problem: problemOf(refusal, itemKey(batch, ord)) })),
+    passing: refused.find(isPassing)?.refusal ?? null,
+  };
+}
+
+/** The end of an attempt at a batch: said with what the refusal says, but for what it cannot know. */
+async function stopped({ db }: ApiServices, batch: BatchRow, { code, message, facts }: ServiceError) {
+  const { size } = batch;
+  const done = (await answeredItems(db, batch.id)).size;
+  const why = message.replace(" Nothing was charged.", "");
+  const advice = `${done} of the ${size} jobs of the batch ${batch.id} have their answer, and keep it`;
+  return new ServiceError(
+    code,
+    `${why} ${advice}. Send the batch again then, with its Idempotency-Key: it goes on there.`,
+    { facts },
+  );
 }
 
 async function acceptUnlocked({ db }: ApiServices, batch: BatchRow, part: readonly BatchRequest[]) {

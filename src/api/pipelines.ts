@@ -10,12 +10,15 @@ import {
   type PipelineRow,
   type PipelineView,
   resumePipeline,
+  type StepRequest,
   viewPipeline,
 } from "../db/pipelines.ts";
+import { planNameOf } from "../db/plans.ts";
 import { type App, planOf } from "../domain/app.ts";
 import type { Family } from "../domain/catalogue.ts";
 import { KINDS } from "../domain/kinds/kind.ts";
 import { arrange, modelPointer, PIPELINE_STATUSES, stepKey } from "../domain/pipeline.ts";
+import { ratesOf } from "../domain/request.ts";
 import { ServiceError } from "../errors.ts";
 import { inLanes } from "../lanes.ts";
 import { pipelineJson, pipelineSchema } from "../pipeline-json.ts";
@@ -160,7 +163,7 @@ export const pipelineRoutes: Routes = (app, services) => {
       tags: ["pipelines"],
       summary: "Let a failed pipeline go on",
       description:
-        "The steps that failed, or whose jobs were canceled, are tried again as new jobs, for the price of before; then what waits for them. What has completed is not bought again. Repeating it while it runs changes nothing.",
+        "The steps that failed, or whose jobs were canceled, are tried again as new jobs, for the price of before and within the limits of the user's plan of today; then what waits for them. What has completed is not bought again. Repeating it while it runs changes nothing.",
       params,
       response: { 202: created, 409: problemSchema, ...problems },
     },
@@ -168,7 +171,14 @@ export const pipelineRoutes: Routes = (app, services) => {
       const { appId } = await authenticate(request);
       const { id } = request.params;
       const { pipeline } = await mustView(services, appId, id);
-      if (!(await resumePipeline(db, id, uuidv7)) && pipeline.status !== "running")
+      const { userId: user } = pipeline;
+      const definition = appOf(services, appId);
+      const { plan } = planOf(definition, await planNameOf(db, appId, user));
+      const limitsOf = ({ kind, max_models }: StepRequest) => ({
+        rates: ratesOf(definition, plan, { kind, user }),
+        max_models: max_models === null ? null : plan.maxModels,
+      });
+      if (!(await resumePipeline(db, id, uuidv7, limitsOf)) && pipeline.status !== "running")
         await mustRun(services, appId, id, "Only a failed one can be resumed; submit a new one.");
       return reply.code(202).send(await withBalance(services, await mustView(services, appId, id)));
     },

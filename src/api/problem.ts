@@ -3,6 +3,7 @@ import { hasZodFastifySchemaValidationErrors } from "fastify-type-provider-zod";
 import { z } from "zod";
 import { ERRORS, type FieldProblem, ServiceError } from "../errors.ts";
 import { problemOf } from "../problem.ts";
+import { bounded } from "./parsing.ts";
 
 /** RFC 9457, with a stable `code`. */
 export const problemSchema = z
@@ -100,9 +101,9 @@ interface Validation {
   readonly params?: unknown;
 }
 
-/** The first sentence names the first field; `errors` has all of them. */
+/** The first sentence names the first field; `errors` has all of them, within reason. */
 function invalidInput(context: string, validation: readonly Validation[]): ServiceError {
-  const fields = validation.flatMap((each): FieldProblem[] => {
+  const all = validation.flatMap((each): FieldProblem[] => {
     const issue =
       (each.params as { issue?: { code?: string; keys?: string[]; note?: string } } | undefined)?.issue ??
       (each.params as { code?: string; keys?: string[] } | undefined);
@@ -114,12 +115,13 @@ function invalidInput(context: string, validation: readonly Validation[]): Servi
       }));
     return [{ pointer: each.instancePath, detail: each.message ?? "not valid" }];
   });
+  const fields = bounded(all);
   const [first] = fields;
   const where = first?.pointer ? `${context} field ${first.pointer}` : context;
   return new ServiceError("invalid_input", `${where}: ${first?.detail ?? "not valid"}`, { fields });
 }
 
-/** Of the sockets and of Postgres: no answer, cut off, shutting down, starting up, locked or taking too long. */
+/** Of the sockets and of Postgres: no answer, cut off, shutting down, starting up, locked, deadlocked, too slow. */
 const DOWN = new Set([
   "ECONNREFUSED",
   "ECONNRESET",
@@ -129,6 +131,7 @@ const DOWN = new Set([
   "57P02",
   "57P03",
   "55P03",
+  "40P01",
   "57014",
   "25P03",
   "53300",

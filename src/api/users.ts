@@ -12,7 +12,7 @@ import { problemSchema } from "./problem.ts";
 import { isStorable } from "./submission.ts";
 
 const params = z.object({
-  user: z.string().min(1).max(200).refine(isStorable, "holds a character that cannot be kept"),
+  user: z.string().trim().min(1).max(200).refine(isStorable, "holds a character that cannot be kept"),
 });
 const userSchema = z.object({
   user: z.string(),

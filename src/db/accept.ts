@@ -170,10 +170,12 @@ export async function findByKey(
   const {
     rows: [row],
   } = await db.$client.query(
+    // In the order of accept_jobs.
     `select id, encode(fingerprint, 'hex') as fingerprint, false as reused from jobs
      where app_id = $1 and idempotency_key = $2
      union all
-     select job_id, encode(fingerprint, 'hex'), true from reused_keys where app_id = $1 and idempotency_key = $2`,
+     select job_id, encode(fingerprint, 'hex'), true from reused_keys where app_id = $1 and idempotency_key = $2
+     order by reused desc limit 1`,
     [appId, key],
   );
   return row ? { jobId: row["id"], fingerprint: row["fingerprint"], reused: row["reused"] } : null;

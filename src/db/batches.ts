@@ -1,4 +1,5 @@
 import { and, asc, eq, gt, sql } from "drizzle-orm";
+import { allStorable } from "../domain/failure.ts";
 import type { JobStatus } from "../domain/job.ts";
 import type { KindName } from "../domain/kinds/kind.ts";
 import { type AcceptAnswer, type AcceptRequest, toAnswer, toRow } from "./accept.ts";
@@ -31,6 +32,14 @@ export async function findBatch(db: Db, appId: string, id: string): Promise<Batc
     .from(batches)
     .where(and(eq(batches.id, id), eq(batches.appId, appId)));
   return row ?? null;
+}
+
+/** Notes that nothing more of it is to be accepted. Repeating is harmless. */
+export async function cancelBatch(db: Db, id: string): Promise<void> {
+  await db
+    .update(batches)
+    .set({ cancelRequestedAt: sql`coalesce(cancel_requested_at, now())` })
+    .where(eq(batches.id, id));
 }
 
 /** The positions of the items that have their answer. */
@@ -73,7 +82,7 @@ export async function refuseItems(
   if (refused.length === 0) return;
   await db
     .insert(batchItems)
-    .values(refused.map(({ ord, problem }) => ({ batchId, ord, problem })))
+    .values(refused.map(({ ord, problem }) => ({ batchId, ord, problem: allStorable(problem) })))
     .onConflictDoNothing();
 }
 

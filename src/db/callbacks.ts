@@ -46,6 +46,20 @@ export async function claimCallbacks(db: Db, limit: number, busyApps: readonly s
   }));
 }
 
+/**
+ * Gives up what was tried `tries` times, the last time by a worker that vanished before it could note what came of it;
+ * at most 100. Returns their ids.
+ */
+export async function giveUpVanished(db: Db, tries: number): Promise<string[]> {
+  const { rows } = await db.execute<{ id: string }>(sql`
+    update callbacks set next_at = null, gave_up_at = now(),
+      last_error = 'the worker that told it for the last time vanished before it could note the answer'
+    where id in (
+      select id from callbacks where next_at <= now() and attempts >= ${tries} limit 100 for update skip locked)
+    returning id`);
+  return rows.map(({ id }) => id);
+}
+
 export interface Delivery {
   readonly outcome: "delivered" | "retried" | "given_up";
   /** Seconds from now; of `retried`. */

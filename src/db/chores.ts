@@ -1,8 +1,8 @@
 import { sql } from "drizzle-orm";
 import type { Db } from "./client.ts";
 
-/** learn: how long the models take. clean: what has expired is deleted. */
-export type Chore = "learn" | "clean";
+/** learn: how long the models take. clean: what has expired is deleted. conclude: what an ended job left open. */
+export type Chore = "learn" | "clean" | "conclude";
 
 /** True for one worker of the fleet, and not again before so many seconds. */
 export async function claimChore(db: Db, name: Chore, everySeconds: number): Promise<boolean> {

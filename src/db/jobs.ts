@@ -130,9 +130,9 @@ export async function apply(
         .values([...options.assets])
         .onConflictDoNothing();
     const ended = isEnded(job) && !isEnded(before.job);
+    // With its trained model, callback, batch and pipeline.
     if (ended) {
       await tx.execute(sql`select settle_job(${jobId}, ${settlement(job, before.credits).kept})`);
-      await tx.execute(sql`select conclude_job(${jobId})`);
     }
     await options.beforeCommit?.();
     return { ...before, job, version, vanished: [], changed: true, ended };

@@ -1,5 +1,7 @@
 import { and, asc, desc, eq, inArray, lt, sql } from "drizzle-orm";
+import { allStorable } from "../domain/failure.ts";
 import { type PipelineStatus, stepKey, type Turn, takeTurn } from "../domain/pipeline.ts";
+import type { RateCheck } from "../domain/request.ts";
 import { type AcceptAnswer, type AcceptRequest, toAnswer, toRow } from "./accept.ts";
 import type { Db, Queryable } from "./client.ts";
 import type { JobRow, SettlementRow } from "./job-views.ts";
@@ -14,6 +16,7 @@ export interface StepRequest {
   readonly input: unknown;
   readonly credits: number;
   readonly price_lines: JobRow["priceLines"];
+  readonly rates: readonly RateCheck[];
   readonly max_models: number | null;
   readonly idempotency_key: string;
   readonly [column: string]: unknown;
@@ -259,7 +262,7 @@ export async function refuseStep(
 ): Promise<void> {
   await db
     .update(pipelineSteps)
-    .set({ status, problem })
+    .set({ status, problem: allStorable(problem) })
     .where(
       and(
         eq(pipelineSteps.pipelineId, pipelineId),
@@ -282,9 +285,14 @@ export async function cancelPipeline(db: Db, id: string): Promise<boolean> {
 /**
  * Lets a failed pipeline go on: the steps that did not complete and are not merely waiting are tried again, each as a
  * new job, and what names a new training's model names the new one. False, and nothing is written, when it has not failed.
- * `newId` gives a job's id.
+ * `newId` gives a job's id, `limitsOf` what the user's plan allows by now.
  */
-export async function resumePipeline(db: Db, id: string, newId: () => string): Promise<boolean> {
+export async function resumePipeline(
+  db: Db,
+  id: string,
+  newId: () => string,
+  limitsOf: (step: StepRequest) => Pick<StepRequest, "rates" | "max_models">,
+): Promise<boolean> {
   return db.transaction(async (tx) => {
     const [pipeline] = await tx.select().from(pipelines).where(eq(pipelines.id, id)).for("no key update");
     if (pipeline?.status !== "failed") return false;
@@ -305,7 +313,13 @@ export async function resumePipeline(db: Db, id: string, newId: () => string): P
           attempt,
           jobId,
           problem: null,
-          request: { ...request, id: jobId, idempotency_key: key, input: withModel(request.input, ids) },
+          request: {
+            ...request,
+            ...limitsOf(request),
+            id: jobId,
+            idempotency_key: key,
+            input: withModel(request.input, ids),
+          },
         })
         .where(and(eq(pipelineSteps.pipelineId, id), eq(pipelineSteps.ord, row.ord)));
     }

@@ -9,8 +9,6 @@ export interface Quote extends Readonly<typeof quotes.$inferSelect> {
 
 /** A quote stays to be recognised as expired for this long, and is deleted then. */
 const KEPT_SECONDS = 24 * 3_600;
-/** In one statement. */
-const DELETED_AT_ONCE = 5_000;
 
 /** Promises a price for `seconds`; returns until when. */
 export async function saveQuote(
@@ -35,10 +33,10 @@ export async function findQuote(db: Db, appId: string, userId: string, id: strin
   return row ? { ...row.quote, isExpired: row.isExpired } : null;
 }
 
-/** Deletes up to 5,000 of those that nobody can use any more; `more`: there may be others. */
-export async function deleteOldQuotes(db: Db): Promise<{ readonly deleted: number; readonly more: boolean }> {
+/** Deletes up to `limit` of those that nobody can use any more; returns how many. */
+export async function deleteOldQuotes(db: Db, limit: number): Promise<number> {
   const { rowCount } = await db.execute(sql`
     delete from quotes where id in (
-      select id from quotes where expires_at < now() - make_interval(secs => ${KEPT_SECONDS}) limit ${DELETED_AT_ONCE})`);
-  return { deleted: rowCount ?? 0, more: rowCount === DELETED_AT_ONCE };
+      select id from quotes where expires_at < now() - make_interval(secs => ${KEPT_SECONDS}) limit ${limit})`);
+  return rowCount ?? 0;
 }

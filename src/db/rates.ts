@@ -49,8 +49,8 @@ function leftOf({ max, seconds }: RateCheck, row: Row | undefined): Pick<RateLef
   return { left, resetSeconds: Math.max(1, Math.ceil((freeAt - part) * seconds)) };
 }
 
-/** Deletes what no longer counts; returns how many rows. */
-export async function deleteOldRates(db: Db): Promise<number> {
-  const { rows } = await db.execute<{ gone: string }>(sql`select cleanup_expired_rate_limits() as gone`);
+/** Deletes up to `limit` rows that no longer count; returns how many. */
+export async function deleteOldRates(db: Db, limit: number): Promise<number> {
+  const { rows } = await db.execute<{ gone: string }>(sql`select cleanup_expired_rate_limits(${limit}::int) as gone`);
   return Number(rows[0]?.gone ?? 0);
 }

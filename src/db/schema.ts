@@ -222,6 +222,7 @@ export const batches = pgTable("batches", {
   callbackUrl: text("callback_url"),
   createdAt: time("created_at").notNull().defaultNow(),
   acceptedAt: time("accepted_at"),
+  cancelRequestedAt: time("cancel_requested_at"),
   endedAt: time("ended_at"),
 });
 

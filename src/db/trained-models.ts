@@ -58,6 +58,14 @@ export async function deleteTrainedModel(db: Db, appId: string, userId: string, 
   return (rowCount ?? 0) > 0;
 }
 
+/** Concludes trainings that ended while a worker knew no trained models; at most 100. Returns how many. */
+export async function concludeTrained(db: Db): Promise<number> {
+  const { rowCount } = await db.execute(sql`
+    select conclude_job(m.id) from trained_models m join jobs j on j.id = m.id
+    where m.status = 'training' and j.ended_at is not null limit 100`);
+  return rowCount ?? 0;
+}
+
 /**
  * The weights of a trained model: `lora` is the one file that FLUX models load, `weights` the trainer's whole TAR, which
  * SDXL needs for its trigger word. Null where the provider kept them to itself.

@@ -111,6 +111,15 @@ export function failure(code: FailureCode, detail: string): Failure {
   return { code, detail: storable(detail.slice(0, 2_000)) };
 }
 
+/** The same JSON with all its texts and names storable. */
+export function allStorable<T extends object>(value: T): T {
+  return JSON.parse(JSON.stringify(value), (_, member: unknown) => {
+    if (typeof member === "string") return storable(member);
+    if (typeof member !== "object" || member === null || Array.isArray(member)) return member;
+    return Object.fromEntries(Object.entries(member).map(([name, each]) => [storable(name), each]));
+  });
+}
+
 /** Postgres keeps neither U+0000 nor half of a surrogate pair, and providers have been seen to send both. */
 export function storable(text: string): string {
   return text.replaceAll("\u0000", "").toWellFormed();

@@ -213,6 +213,23 @@ export function ratesOf(
     if (rate) rates.push({ subject: `user:${user}`, action, ...rate });
   }
   if (app.addressRate && address !== undefined)
-    rates.push({ subject: `address:${address}`, action: "request", ...app.addressRate });
+    rates.push({ subject: `address:${networkOf(address)}`, action: "request", ...app.addressRate });
   return rates;
+}
+
+/** Whoever has one IPv6 address has 2^64 of them: they count as one. IPv4 in the clothes of IPv6 is IPv4. */
+function networkOf(address: string): string {
+  if (!address.includes(":")) return address;
+  // Lower case, without leading zeros, and hexadecimal to its end.
+  const [head = "", tail = ""] = new URL(`http://[${address}]`).hostname.slice(1, -1).split("::");
+  const [left, right] = [head, tail].map((part) => part.split(":").filter((group) => group !== "")) as [
+    string[],
+    string[],
+  ];
+  const groups = [...left, ...Array<string>(8 - left.length - right.length).fill("0"), ...right];
+  if (groups.slice(0, 6).join() !== "0,0,0,0,0,ffff") return `${groups.slice(0, 4).join(":")}::/64`;
+  return groups
+    .slice(6)
+    .flatMap((group) => [Number.parseInt(group, 16) >> 8, Number.parseInt(group, 16) & 255])
+    .join(".");
 }

@@ -32,3 +32,22 @@ export interface StoredFile {
 export class FileNotFound extends Error {
   override readonly name = "FileNotFound";
 }
+
+/**
+ * Reads files one after the other into the same memory: what was read holds until the next one is asked for. Buffers of
+ * their own would wait for the collector by the dozen.
+ */
+export function makeReader(storage: Pick<Storage, "get">): (key: string) => Promise<Buffer> {
+  let room = Buffer.alloc(0);
+  return async (key) => {
+    const { body, bytes } = await storage.get(key);
+    if (room.length < bytes) room = Buffer.allocUnsafeSlow(bytes);
+    let filled = 0;
+    for await (const piece of body as AsyncIterable<Buffer>) {
+      if (filled + piece.length > bytes) throw new Error(`${key} is longer than the ${bytes} bytes that were declared`);
+      filled += piece.copy(room, filled);
+    }
+    if (filled !== bytes) throw new Error(`${key} has ${filled} bytes, not the ${bytes} that were declared`);
+    return room.subarray(0, bytes);
+  };
+}

@@ -7,6 +7,7 @@ import { photoField } from "../domain/kinds/training.ts";
 import { writeArchive } from "../storage/archive.ts";
 import { normalizePhoto } from "../storage/photo.ts";
 import { withScratch } from "../storage/scratch.ts";
+import { makeReader } from "../storage/storage.ts";
 import type { Services } from "./services.ts";
 
 /** Trainers scale down to 1,536 at most. */
@@ -28,12 +29,10 @@ export async function ensureArchive(services: Services, record: JobRecord): Prom
   if (known) return known;
   return withScratch(async (folder) => {
     const path = join(folder, "photos.zip");
+    const read = makeReader(storage);
     const entries = photos.map((photo, index) => ({
       name: `photo-${String(index + 1).padStart(2, "0")}.jpg`,
-      read: async () => {
-        const { body } = await storage.get(photo.storageKey);
-        return normalizePhoto(Buffer.concat(await body.toArray()), MOST_SIDE);
-      },
+      read: async () => normalizePhoto(await read(photo.storageKey), MOST_SIDE),
     }));
     const { bytes, sha256 } = await writeArchive(path, entries);
     await storage.putFile(storageKey, path, "application/zip");

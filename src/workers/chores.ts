@@ -1,14 +1,18 @@
 import { learnSeconds } from "../db/catalogue-state.ts";
 import { type Chore, claimChore, putOffChore } from "../db/chores.ts";
+import { deleteOldNews } from "../db/looks.ts";
 import { deleteOldQuotes } from "../db/quotes.ts";
 import { deleteOldRates } from "../db/rates.ts";
+import { concludeTrained } from "../db/trained-models.ts";
 import { type Loop, repeat } from "./loop.ts";
 import type { Services } from "./services.ts";
 
 const EVERY_MS = 60_000;
 /** After a failure. */
 const AGAIN_SECONDS = 300;
-/** Statements of one chore; what is left then is left to the next time. */
+/** Rows that one statement deletes: others wait for its locks. */
+const SLICE = 5_000;
+/** Statements for one table; what is left then is left to the next time. */
 const MOST_STATEMENTS = 100;
 
 type ChoreServices = Pick<Services, "db" | "logger">;
@@ -17,17 +21,24 @@ const CHORES: Readonly<Record<Chore, { everySeconds: number; work(services: Chor
   learn: { everySeconds: 3_600, work: async ({ db }) => ({ routes: await learnSeconds(db) }) },
   clean: {
     everySeconds: 86_400,
-    async work({ db }) {
-      let quotes = 0;
-      for (let statements = 0, more = true; more && statements < MOST_STATEMENTS; statements++) {
-        const round = await deleteOldQuotes(db);
-        quotes += round.deleted;
-        more = round.more;
-      }
-      return { quotes, rates: await deleteOldRates(db) };
-    },
+    work: async ({ db }) => ({
+      quotes: await inSlices((limit) => deleteOldQuotes(db, limit)),
+      rates: await inSlices((limit) => deleteOldRates(db, limit)),
+      news: await inSlices((limit) => deleteOldNews(db, limit)),
+    }),
   },
+  conclude: { everySeconds: 600, work: async ({ db }) => ({ models: await concludeTrained(db) }) },
 };
+
+async function inSlices(remove: (limit: number) => Promise<number>): Promise<number> {
+  let gone = 0;
+  for (let statements = 0; statements < MOST_STATEMENTS; statements++) {
+    const removed = await remove(SLICE);
+    gone += removed;
+    if (removed < SLICE) break;
+  }
+  return gone;
+}
 
 /** What one worker of the fleet does once in a while. Doing it twice does no harm. */
 export function chores(services: ChoreServices, everyMs = EVERY_MS): Loop {

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { batchJson } from "../batch-json.ts";
 import { signCallback } from "../callback-signing.ts";
 import { findBatch } from "../db/batches.ts";
-import { claimCallbacks, type Delivery, type DueCallback, noteDelivery } from "../db/callbacks.ts";
+import { claimCallbacks, type Delivery, type DueCallback, giveUpVanished, noteDelivery } from "../db/callbacks.ts";
 import { viewJob } from "../db/job-views.ts";
 import { viewPipeline } from "../db/pipelines.ts";
 import { toJson } from "../job-json.ts";
@@ -35,6 +35,11 @@ export function deliver(services: Services): Loop {
   const loop = repeat("deliver", services.logger, EVERY_MS, async () => {
     if (underWay.size >= MOST_UNDER_WAY) await Promise.race(underWay.keys());
     const room = Math.min(CLAIMED_AT_ONCE, MOST_UNDER_WAY - underWay.size);
+    const vanished = await giveUpVanished(services.db, PAUSES.length + 1);
+    if (vanished.length > 0) {
+      services.metrics.callbacks.inc({ outcome: "given_up" }, vanished.length);
+      services.logger.error({ callbacks: vanished }, "gave up: those who told them vanished, one after the other");
+    }
     const due = await claimCallbacks(services.db, room, busyAmong([...underWay.values()]));
     for (const callback of due) {
       const telling = tell(services, callback).finally(() => underWay.delete(telling));
