@@ -25,6 +25,7 @@ import { type FetchFile, type FetchToFile, makeGuardedDownload, makeGuardedFetch
 import { makeGuardedPost } from "./storage/guarded-post.ts";
 import { type LocalStorage, makeLocalStorage } from "./storage/local.ts";
 import { makeS3Storage } from "./storage/s3.ts";
+import { clearScratch } from "./storage/scratch.ts";
 import type { Storage } from "./storage/storage.ts";
 import { openHealthPort } from "./workers/health.ts";
 import { startWorker } from "./workers/worker.ts";
@@ -108,6 +109,7 @@ export async function startWorkerProgram(config: Config, logger = makeLogger(con
       `the database lacks ${pending.length} migrations: run \`npm run migrate\` before starting workers`,
     ]);
   }
+  await clearScratch().catch((error: unknown) => logger.warn({ err: error }, "old scratch folders stay"));
   let draining = false;
   // Providers call back to https only; otherwise every run is looked at, and the log says so once.
   const webhooks = config.PUBLIC_URL.startsWith("https://");

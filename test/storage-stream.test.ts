@@ -1,5 +1,6 @@
 import { createHash, randomBytes } from "node:crypto";
-import { mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { createServer, type RequestListener } from "node:http";
 import { createRequire } from "node:module";
 import type { AddressInfo } from "node:net";
@@ -16,6 +17,7 @@ import {
 } from "../src/storage/guarded-fetch.ts";
 import { makeLocalStorage } from "../src/storage/local.ts";
 import { makeS3Storage, type S3StorageOptions } from "../src/storage/s3.ts";
+import { clearScratch, withScratch } from "../src/storage/scratch.ts";
 import type { Storage } from "../src/storage/storage.ts";
 
 /** s3rver has no types; this is what is used of it. */
@@ -278,5 +280,26 @@ describe("fetching to a file", () => {
     });
     const { bytes } = await downloadWithRetry(download, origin, path, LIMITS, { firstDelayMs: 1 });
     expect([bytes, asked, await readFile(path, "utf8")]).toEqual([8, 3, "the file"]);
+  });
+});
+
+describe("scratch", () => {
+  test("is gone afterwards, whatever happened; what a dead process left goes after two hours", async () => {
+    let own = "";
+    await expect(
+      withScratch(async (folder) => {
+        own = folder;
+        await writeFile(join(folder, "x"), "x");
+        throw new Error("no");
+      }),
+    ).rejects.toThrow("no");
+    expect(existsSync(own)).toBe(false);
+    await withScratch(async (folder) => {
+      await mkdir(join(folder, "darkroom-scratch-old"));
+      await mkdir(join(folder, "somebody-elses"));
+      expect(await clearScratch(folder)).toBe(0);
+      expect(await clearScratch(folder, Date.now() + 3 * 3_600_000)).toBe(1);
+      expect(await readdir(folder)).toEqual(["somebody-elses"]);
+    });
   });
 });

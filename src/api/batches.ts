@@ -205,7 +205,7 @@ async function acceptAll(
     const { final, passing } = await accept(services, batch, requests);
     await refuseItems(db, batch.id, [...refused, ...final]);
     await reach("batch.part", batch.id);
-    if (passing) throw await stopped(services, batch, passing);
+    if (passing && !(await isCanceled())) throw await stopped(services, batch, passing);
   }
   if (await isCanceled()) {
     const unwanted = new ServiceError(

@@ -91,7 +91,8 @@ async function storeImage(services: Services, record: JobRecord, { key, common }
 async function storeVideo(services: Services, record: JobRecord, { key, common }: Place, url: string) {
   return withScratch(async (folder) => {
     const path = join(folder, "video");
-    await downloadWithRetry(services.fetchToFile, url, path, { maxBytes: MOST_VIDEO_BYTES });
+    const signal = services.stop;
+    await downloadWithRetry(services.fetchToFile, url, path, { maxBytes: MOST_VIDEO_BYTES, signal });
     await services.reach("store.fetched", record.job.id);
     const video = await inspectVideo(path, {
       maxBytes: MOST_VIDEO_BYTES,
@@ -120,7 +121,8 @@ async function storeVideo(services: Services, record: JobRecord, { key, common }
 async function storeWeights(services: Services, record: JobRecord, { key, common }: Place, url: string) {
   return withScratch(async (folder) => {
     const [tar, lora] = [join(folder, "weights"), join(folder, "lora")];
-    const whole = await downloadWithRetry(services.fetchToFile, url, tar, { maxBytes: MOST_WEIGHTS_BYTES });
+    const signal = services.stop;
+    const whole = await downloadWithRetry(services.fetchToFile, url, tar, { maxBytes: MOST_WEIGHTS_BYTES, signal });
     await services.reach("store.fetched", record.job.id);
     const inner = await extractFromTar(tar, (name) => name.endsWith(".safetensors"), lora, {
       maxBytes: MOST_WEIGHTS_BYTES,

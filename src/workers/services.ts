@@ -23,6 +23,8 @@ export interface Services {
   /** A run that no list shows is presumed lost only after this. Three times the longest lag of the provider's list. */
   readonly lostAfterMs: number;
   readonly maxFileBytes: number;
+  /** Aborted when the worker drains: what may take minutes is broken off, and done by another. */
+  readonly stop: AbortSignal;
   /** To the backends of apps. */
   readonly post: GuardedPost;
   /** What an app's callbacks are signed with. */

@@ -32,6 +32,8 @@ export async function store(services: Services, record: JobRecord, run: Run): Pr
     await learn(services, record.job.id, [{ type: "stored", at: timeBy(record), runId: run.id }], { assets });
     await services.reach("store.recorded", record.job.id);
   } catch (error) {
+    // Broken off by us: no fault of the output, and not an attempt.
+    if (services.stop.aborted) throw error;
     const attempts = run.storeAttempts + 1;
     const final = finalFailure(error, attempts);
     const last = attempts >= GIVE_UP_AFTER_ATTEMPTS;

@@ -1,3 +1,4 @@
+import { setMaxListeners } from "node:events";
 import type { KindName } from "../domain/kinds/kind.ts";
 import type { Backend } from "../queue/backend.ts";
 import { consume } from "../queue/queue.ts";
@@ -26,10 +27,14 @@ export interface RunningWorker {
 
 /** A worker: reads wakes, watches the runs that are out, and sweeps. Any number of them may run, on any hosts. */
 export function startWorker(
-  services: Services,
+  given: Omit<Services, "stop">,
   backend: Backend,
   { kinds, concurrency }: WorkerOptions,
 ): RunningWorker {
+  const stop = new AbortController();
+  // Every download listens to it.
+  setMaxListeners(0, stop.signal);
+  const services: Services = { ...given, stop: stop.signal };
   const leases = keepLeases(services.db, services.logger);
   const working = new Set<Promise<void>>();
   const onWake = (jobId: string): Promise<void> => {
@@ -62,6 +67,7 @@ export function startWorker(
   return {
     drain() {
       drained ??= (async () => {
+        stop.abort();
         await Promise.all([consumer.close(), ...loops.map((loop) => loop.stop())]);
         await Promise.all([...working, suspects.stop()]);
         leases.stop();
