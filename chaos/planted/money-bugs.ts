@@ -1,8 +1,8 @@
 import type { Bug } from "./bug.ts";
 
-/** Where the accept_jobs is that counts. */
+/** Where the accept_jobs and the settle_job are that count. */
 const ACCEPT = "migrations/0008_products.sql";
-const SETTLE = "migrations/0004_accept.sql";
+const SETTLE = ACCEPT;
 const CHARGE = "        account := debit(account, request.credits, request.id, request.kind, '{}');\n";
 
 /** Acceptance, charges and settlements. */
@@ -97,8 +97,8 @@ export const MONEY_BUGS: readonly Bug[] = [
     patches: [
       {
         file: ACCEPT,
-        find: "if outcome is null and account.balance + account.allowance >= request.credits then",
-        replace: "if outcome is null then",
+        find: "if outcome is null and account.balance + account.allowance >= request.credits then\n      insert into",
+        replace: "if outcome is null then\n      insert into",
       },
       {
         file: "migrations/0002_ledger.sql",
