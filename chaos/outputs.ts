@@ -2,7 +2,7 @@ import type { Finding } from "./finding.ts";
 import type { AssetRow, Delivery, Records } from "./records.ts";
 
 /** Compares what the API tells, what our rows say, what the store's own files are, and what a download brings. */
-export function checkOutputs({ assets, objects, deliveries, runs, bill }: Records): {
+export function checkOutputs({ assets, objects, deliveries, runs, bill, jobs }: Records): {
   readonly findings: Finding[];
   /** How many variants of a job were delivered with exactly their bytes; no entry: none. */
   readonly whole: ReadonlyMap<string, number>;
@@ -26,8 +26,11 @@ export function checkOutputs({ assets, objects, deliveries, runs, bill }: Record
     if (made && made !== sha256)
       findings.push({ check: "corruptedOutputs", jobId, detail: `${key} is ${sha256}, the provider made ${made}` });
   }
+  const takenBack = new Set(jobs.filter(({ status }) => status !== "completed").map(({ id }) => id));
   for (const delivery of deliveries) {
     const { jobId, variant, file } = delivery;
+    // What was delivered of a job that failed went back with its credits: the API names it no more.
+    if (!file && takenBack.has(jobId)) continue;
     const trouble = troubleOf(delivery, file ? assetOf.get(file.key) : undefined);
     if (trouble) findings.push({ check: trouble.check, jobId, detail: `variant ${variant}: ${trouble.detail}` });
     const object = file && objectOf.get(file.key);

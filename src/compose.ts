@@ -53,6 +53,9 @@ interface Parts {
 
 export const VERSION = readVersion();
 
+/** Less than the 9 s that main gives a program to stop. */
+const DRAIN_MS = 5_000;
+
 /** The API process. `definitions`: the apps that it serves. */
 export async function startApi(
   config: Config,
@@ -90,7 +93,10 @@ export async function startApi(
     stop: once(async () => {
       draining = true;
       changes.close();
+      // What is being answered is finished; who takes his answer too slowly, or has hung up unheard, is cut off.
+      const cut = setTimeout(() => app.server.closeAllConnections(), DRAIN_MS);
       await app.close();
+      clearTimeout(cut);
       await parts.close();
     }),
   };
