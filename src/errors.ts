@@ -1,3 +1,5 @@
+import type { FieldProblem } from "./domain/kinds/kind.ts";
+
 /**
  * What a request can be refused with. The code is stable and may be programmed against; a `retryable` one may be sent
  * again as it is, with the same Idempotency-Key.
@@ -29,12 +31,6 @@ export const ERRORS = {
 } as const satisfies Record<string, { status: number; title: string; retryable: boolean }>;
 
 export type ErrorCode = keyof typeof ERRORS;
-
-/** One field at fault. `pointer` is a JSON pointer into the body: /input/width. */
-export interface FieldProblem {
-  readonly pointer: string;
-  readonly detail: string;
-}
 
 /** A refusal that the caller can act on: `message` says what to do, and is sent to the caller as it is. */
 export class ServiceError extends Error {

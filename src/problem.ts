@@ -1,4 +1,5 @@
-import { ERRORS, type FieldProblem, type ServiceError } from "./errors.ts";
+import type { FieldProblem } from "./domain/kinds/kind.ts";
+import { ERRORS, type ServiceError } from "./errors.ts";
 
 /** RFC 9457, as answered to a caller and as kept for an item of a batch or a step of a pipeline. */
 export interface ProblemDocument {

@@ -2,7 +2,6 @@ import { createHash, randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
 import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { createServer, type RequestListener } from "node:http";
-import { createRequire } from "node:module";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -16,41 +15,19 @@ import {
   makeGuardedDownload,
 } from "../src/storage/guarded-fetch.ts";
 import { makeLocalStorage } from "../src/storage/local.ts";
-import { makeS3Storage, type S3StorageOptions } from "../src/storage/s3.ts";
+import { makeS3Storage } from "../src/storage/s3.ts";
 import { clearScratch, withScratch } from "../src/storage/scratch.ts";
 import type { Storage } from "../src/storage/storage.ts";
-
-/** s3rver has no types; this is what is used of it. */
-interface S3rver {
-  run(): Promise<AddressInfo>;
-  close(): Promise<void>;
-}
-const S3rver = createRequire(import.meta.url)("s3rver") as new (options: Record<string, unknown>) => S3rver;
+import { startS3 } from "./rig/s3.ts";
 
 let root: string;
-let s3rver: S3rver;
-let s3Options: S3StorageOptions;
+let s3: Awaited<ReturnType<typeof startS3>>;
 beforeAll(async () => {
   root = await mkdtemp(join(tmpdir(), "darkroom-stream-"));
-  s3rver = new S3rver({
-    address: "127.0.0.1",
-    port: 0,
-    silent: true,
-    directory: join(root, "s3"),
-    configureBuckets: [{ name: "photos" }],
-  });
-  const { port } = await s3rver.run();
-  s3Options = {
-    bucket: "photos",
-    region: "us-east-1",
-    endpoint: `http://127.0.0.1:${port}`,
-    accessKeyId: "S3RVER",
-    secretAccessKey: "S3RVER",
-    forcePathStyle: true,
-  };
+  s3 = await startS3(join(root, "s3"));
 });
 afterAll(async () => {
-  await s3rver.close();
+  await s3.close();
   await rm(root, { recursive: true, force: true });
 });
 
@@ -72,7 +49,7 @@ const sha256 = (bytes: Buffer) => createHash("sha256").update(bytes).digest("hex
 
 const stores: readonly [string, () => Storage][] = [
   ["local", () => local()],
-  ["s3", () => makeS3Storage(s3Options)],
+  ["s3", () => makeS3Storage(s3.options)],
 ];
 
 describe.each(stores)("putting a file into %s storage", (_name, make) => {
@@ -137,7 +114,7 @@ describe("s3 in trouble", () => {
           .end(step === 200 ? "" : `<Error><Code>${step === 403 ? "AccessDenied" : "SlowDown"}</Code></Error>`);
       });
     });
-    const storage = makeS3Storage({ ...s3Options, endpoint });
+    const storage = makeS3Storage({ ...s3.options, endpoint });
     return { put: () => storage.putFile("a", path, "video/mp4"), bodies, asked: () => asked };
   }
 

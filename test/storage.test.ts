@@ -1,7 +1,6 @@
 import { createHash, randomBytes } from "node:crypto";
 import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
-import { createRequire } from "node:module";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -11,40 +10,18 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type LocalStorage, makeLocalStorage } from "../src/storage/local.ts";
 import { makeS3Storage, type S3StorageOptions } from "../src/storage/s3.ts";
 import { FileNotFound, type Storage } from "../src/storage/storage.ts";
-
-/** s3rver has no types; this is what is used of it. */
-interface S3rver {
-  run(): Promise<AddressInfo>;
-  close(): Promise<void>;
-}
-const S3rver = createRequire(import.meta.url)("s3rver") as new (options: Record<string, unknown>) => S3rver;
+import { startS3 } from "./rig/s3.ts";
 
 let root: string;
-let s3rver: S3rver;
-let s3Options: S3StorageOptions;
+let s3: Awaited<ReturnType<typeof startS3>>;
 
 beforeAll(async () => {
   root = await mkdtemp(join(tmpdir(), "darkroom-storage-"));
-  s3rver = new S3rver({
-    address: "127.0.0.1",
-    port: 0,
-    silent: true,
-    directory: join(root, "s3"),
-    configureBuckets: [{ name: "photos" }],
-  });
-  const { port } = await s3rver.run();
-  s3Options = {
-    bucket: "photos",
-    region: "us-east-1",
-    endpoint: `http://127.0.0.1:${port}`,
-    accessKeyId: "S3RVER",
-    secretAccessKey: "S3RVER",
-    forcePathStyle: true,
-  };
+  s3 = await startS3(join(root, "s3"));
 });
 
 afterAll(async () => {
-  await s3rver.close();
+  await s3.close();
   await rm(root, { recursive: true, force: true });
 });
 
@@ -57,8 +34,8 @@ function local(overrides: { directory?: string; secret?: string } = {}): LocalSt
 
 const stores: readonly [string, () => Storage][] = [
   ["local", () => local()],
-  ["s3", () => makeS3Storage(s3Options)],
-  ["s3 with a prefix", () => makeS3Storage({ ...s3Options, prefix: "eu/darkroom" })],
+  ["s3", () => makeS3Storage(s3.options)],
+  ["s3 with a prefix", () => makeS3Storage({ ...s3.options, prefix: "eu/darkroom" })],
 ];
 
 describe.each(stores)("%s storage", (_name, make) => {
@@ -249,7 +226,7 @@ describe("local files", () => {
 
 describe("s3", () => {
   test("a signed URL opens the file in a plain client, with its type, until it expires", async () => {
-    const storage = makeS3Storage(s3Options);
+    const storage = makeS3Storage(s3.options);
     await storage.put("signed.png", Buffer.from("picture"), "image/png");
     const url = await storage.url("signed.png", 1);
     const answer = await fetch(url);
@@ -263,11 +240,11 @@ describe("s3", () => {
   });
 
   test("a prefix keeps two deployments in one bucket apart", async () => {
-    const [one, two] = ["one", "two/"].map((prefix) => makeS3Storage({ ...s3Options, prefix }));
+    const [one, two] = ["one", "two/"].map((prefix) => makeS3Storage({ ...s3.options, prefix }));
     await one?.put("same", Buffer.from("1"), "text/plain");
     await expect(two?.get("same")).rejects.toBeInstanceOf(FileNotFound);
-    expect((await read(makeS3Storage(s3Options), "one/same")).toString()).toBe("1");
-    expect(() => makeS3Storage({ ...s3Options, prefix: "../up" })).toThrow("is refused");
+    expect((await read(makeS3Storage(s3.options), "one/same")).toString()).toBe("1");
+    expect(() => makeS3Storage({ ...s3.options, prefix: "../up" })).toThrow("is refused");
   });
 
   test.each<[string, Partial<S3StorageOptions>, RegExp]>([
@@ -280,7 +257,7 @@ describe("s3", () => {
     ["a closed port", { endpoint: "http://127.0.0.1:1" }, /127\.0\.0\.1:1 cannot be reached.*Correct the endpoint/],
     ["a wrong name", { endpoint: "http://no-such-host.invalid" }, /cannot be resolved.*Correct the endpoint/],
   ])("check names %s, and what to do", async (_what, wrong, message) => {
-    await expect(makeS3Storage({ ...s3Options, ...wrong }).check()).rejects.toThrow(message);
+    await expect(makeS3Storage({ ...s3.options, ...wrong }).check()).rejects.toThrow(message);
   });
 
   test.each<[number, string, RegExp]>([
@@ -298,7 +275,7 @@ describe("s3", () => {
     });
     await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
     const endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-    await expect(makeS3Storage({ ...s3Options, endpoint }).check()).rejects.toThrow(message);
+    await expect(makeS3Storage({ ...s3.options, endpoint }).check()).rejects.toThrow(message);
     server.close();
   });
 
@@ -319,7 +296,7 @@ describe("s3", () => {
     });
     await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
     const endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-    await expect(makeS3Storage({ ...s3Options, endpoint }).check()).rejects.toThrow("s3:ListBucket");
+    await expect(makeS3Storage({ ...s3.options, endpoint }).check()).rejects.toThrow("s3:ListBucket");
     server.close();
   });
 });

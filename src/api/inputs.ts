@@ -5,7 +5,7 @@ import type { FileRef } from "../domain/kinds/kind.ts";
 import { ServiceError } from "../errors.ts";
 import { type FetchFile, FetchRefused } from "../storage/guarded-fetch.ts";
 import { ImageRefused, inspectImage } from "../storage/image.ts";
-import type { Storage } from "../storage/storage.ts";
+import { readAll, type Storage } from "../storage/storage.ts";
 
 const FETCH_TIMEOUT_MS = 15_000;
 
@@ -107,8 +107,7 @@ export async function readFile(stores: Stores, appId: string, ref: FileRef): Pro
         refused: "There is no upload with this id: POST the image to /api/uploads first and use the id of the answer.",
         code: "unknown_upload",
       };
-    const read = async () => Buffer.concat(await (await stores.storage.get(asset.storageKey)).body.toArray());
-    return { asset, read };
+    return { asset, read: () => readAll(stores.storage, asset.storageKey) };
   }
   try {
     const { bytes } = await stores.fetchFile(ref.url, {

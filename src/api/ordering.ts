@@ -241,8 +241,7 @@ function withoutFiles({ input, files }: Fitted): unknown {
   return Object.fromEntries(Object.entries(input).filter(([field]) => !fields.includes(field)));
 }
 
-function refusal(problems: readonly FieldProblem[]): ServiceError {
-  const fields = problems.map(({ pointer, detail }) => ({ pointer, detail }));
+function refusal(fields: readonly FieldProblem[]): ServiceError {
   const words = fields.map(({ pointer, detail }) => `body field ${pointer} ${detail}`).join("; ");
   return new ServiceError("invalid_input", `${words}. Nothing was charged.`, { fields });
 }

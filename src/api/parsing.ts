@@ -1,5 +1,6 @@
 import type { z } from "zod";
-import { type FieldProblem, ServiceError } from "../errors.ts";
+import type { FieldProblem } from "../domain/kinds/kind.ts";
+import { ServiceError } from "../errors.ts";
 import { type Submission, submissionSchema } from "./submission.ts";
 
 /** Reads one submission among others, as POST /api/jobs reads its body. Throws ServiceError invalid_input. */

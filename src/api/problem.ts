@@ -1,7 +1,8 @@
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { hasZodFastifySchemaValidationErrors } from "fastify-type-provider-zod";
 import { z } from "zod";
-import { ERRORS, type FieldProblem, ServiceError } from "../errors.ts";
+import type { FieldProblem } from "../domain/kinds/kind.ts";
+import { ERRORS, ServiceError } from "../errors.ts";
 import { problemOf } from "../problem.ts";
 import { bounded } from "./parsing.ts";
 

@@ -33,6 +33,11 @@ export class FileNotFound extends Error {
   override readonly name = "FileNotFound";
 }
 
+/** For pictures, and what is as small. */
+export async function readAll(storage: Pick<Storage, "get">, key: string): Promise<Buffer> {
+  return Buffer.concat(await (await storage.get(key)).body.toArray());
+}
+
 /**
  * Reads files one after the other into the same memory: what was read holds until the next one is asked for. Buffers of
  * their own would wait for the collector by the dozen.

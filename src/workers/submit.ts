@@ -15,6 +15,7 @@ import type { Answer, Declined, Order, Postponed, Provider } from "../domain/pro
 import { choose, modelOfRun } from "../domain/routing.ts";
 import type { Run } from "../domain/run.ts";
 import { learn } from "../learn.ts";
+import { readAll } from "../storage/storage.ts";
 import { ensureArchive } from "./archive.ts";
 import type { Services } from "./services.ts";
 
@@ -222,11 +223,7 @@ async function offerFiles(
 async function offerAsset(services: Services, provider: Provider, asset: Asset, filename: string): Promise<string> {
   const { storageKey, contentType, bytes } = asset;
   const url = await services.storage.url(storageKey, FILE_URL_SECONDS);
-  return provider.offer({ url, filename, contentType, bytes, read: () => readAll(services, storageKey) });
-}
-
-async function readAll({ storage }: Services, key: string): Promise<Buffer> {
-  return Buffer.concat(await (await storage.get(key)).body.toArray());
+  return provider.offer({ url, filename, contentType, bytes, read: () => readAll(services.storage, storageKey) });
 }
 
 /** What goes over the wire; the same from the same run, so that a list can be searched for it later. */

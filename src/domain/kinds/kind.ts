@@ -52,6 +52,7 @@ export interface Clamp {
   readonly because: string;
 }
 
+/** One field at fault. `pointer` is a JSON pointer into the body: /input/width. */
 export interface FieldProblem {
   readonly pointer: string;
   /** What is allowed, and what to do. */
