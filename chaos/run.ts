@@ -27,7 +27,7 @@ const STILL_MS = 120_000;
 const ASK_EVERY_MS = 250;
 /** Of start, healing and check together; and what each job adds to calm and check. */
 const REST_MS = 400_000;
-const EACH_JOB_MS = 100;
+const EACH_JOB_MS = 250;
 /** What is not stopped by then ends with this process: every part watches for that. */
 const STOP_MS = 15_000;
 const PHOTO_SIDE = 256; // pixels
