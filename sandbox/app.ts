@@ -1,17 +1,13 @@
-import { type FastifyInstance, type FastifyRequest, fastify } from "fastify";
+import { type FastifyInstance, fastify } from "fastify";
 import type { Cloud } from "./cloud.ts";
-import { errorPage, notFound, Problem, unauthenticated } from "./problem.ts";
-import { tokenOf } from "./request.ts";
-import { accountRoutes } from "./routes/account.ts";
+import { ALL_FACES } from "./faces.ts";
+import { errorPage, notFound, Problem } from "./problem.ts";
 import { adminRoutes } from "./routes/admin.ts";
 import { deliveryRoutes } from "./routes/delivery.ts";
-import { fileRoutes } from "./routes/files.ts";
-import { modelRoutes } from "./routes/models.ts";
-import { runRoutes } from "./routes/runs.ts";
 
 const BODY_BYTES = 32 * 1024 * 1024; // bytes of a JSON body; pictures may come as data URIs
 
-/** The HTTP face: Replicate's contract under /v1, outputs under /delivery, the switches under /_sandbox. */
+/** Each provider's contract under its own prefix, outputs under /delivery, the switches under /_sandbox. */
 export async function makeApp(cloud: Cloud): Promise<FastifyInstance> {
   const app = fastify({ logger: false, bodyLimit: BODY_BYTES, forceCloseConnections: true, keepAliveTimeout: 30_000 });
 
@@ -34,27 +30,20 @@ export async function makeApp(cloud: Cloud): Promise<FastifyInstance> {
     return reply.code(500).type("text/html").send(errorPage(500));
   });
 
+  const { tally } = cloud;
+  app.addHook("onRequest", async ({ method, url }) => {
+    const face = tally.doorOf(method, url);
+    if (face !== null) tally.ask(face);
+  });
+  // Not called for what is cut off.
+  app.addHook("onResponse", async ({ method, url }, { statusCode }) => {
+    const face = tally.doorOf(method, url);
+    if (face !== null) tally.answer(face, statusCode);
+  });
+
   await app.register(adminRoutes(cloud), { prefix: "/_sandbox" });
   await app.register(deliveryRoutes(cloud));
-  await app.register(
-    async (api) => {
-      api.addHook("onRequest", async (request, reply) => {
-        if (cloud.faults.strike("down", { model: "", text: "", own: [] })) {
-          return reply.code(503).type("text/html").send(errorPage(503));
-        }
-        const token = admit(cloud, request);
-        const creates = request.method === "POST" && /\/(predictions|trainings)$/.test(request.url.split("?")[0] ?? "");
-        const { remaining, resetSeconds, refusal } = cloud.limits.take(token, creates ? "creates" : "others");
-        reply.header("ratelimit-remaining", remaining).header("ratelimit-reset", resetSeconds);
-        if (refusal) throw refusal;
-      });
-      await api.register(accountRoutes(cloud));
-      await api.register(runRoutes(cloud));
-      await api.register(modelRoutes(cloud));
-      await api.register(fileRoutes(cloud));
-    },
-    { prefix: "/v1" },
-  );
+  for (const { prefix, routes } of ALL_FACES) await app.register(routes(cloud), { prefix });
   return app;
 }
 
@@ -71,15 +60,4 @@ function answer(reply: Answering, problem: Problem) {
     .code(problem.status)
     .headers(headers)
     .send(Buffer.from(`${JSON.stringify(problem.body)}\n`));
-}
-
-function admit(cloud: Cloud, request: FastifyRequest): string {
-  // Download links carry their own signature.
-  if (/^\/v1\/files\/[^/]+\/download/.test(request.url)) return "";
-  const token = tokenOf(request);
-  if (token === null) throw unauthenticated(false);
-  const { tokens } = cloud.options;
-  const known = tokens === null ? /^r8_./.test(token) : tokens.includes(token);
-  if (!known) throw unauthenticated(true);
-  return token;
 }

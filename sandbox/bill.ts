@@ -1,10 +1,13 @@
 import { createWriteStream } from "node:fs";
 import { timestamp } from "./clock.ts";
+import type { FaceName } from "./face.ts";
 import { sha256 } from "./id.ts";
 import type { Run } from "./run.ts";
 
 /** What one accepted run came to; written the moment it is accepted, whether or not anybody hears of it. */
 export interface BillLine {
+  /** Which provider's contract it was ordered through. */
+  readonly face: FaceName;
   readonly id: string;
   readonly kind: "prediction" | "training";
   readonly model: string;
@@ -54,6 +57,7 @@ export function makeBill(file?: string) {
   return {
     accept(run: Run): void {
       const line: BillLine = {
+        face: run.face,
         id: run.id,
         kind: run.kind,
         model: run.model,

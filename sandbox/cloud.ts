@@ -4,6 +4,7 @@ import { makeClock } from "./clock.ts";
 import { makeCourse } from "./course.ts";
 import { makeDatasets } from "./dataset.ts";
 import { makeDownloads } from "./download.ts";
+import { ALL_FACES } from "./faces.ts";
 import { makeFaults } from "./faults.ts";
 import { makeIntake } from "./intake.ts";
 import { type LimitRates, makeLimits } from "./limit.ts";
@@ -13,6 +14,7 @@ import { makePhotos } from "./photo.ts";
 import { makeGallery } from "./pictures/gallery.ts";
 import { makeRuns } from "./runs.ts";
 import { makeShelf } from "./shelf.ts";
+import { makeTally } from "./tally.ts";
 import { makeUploads } from "./uploads.ts";
 import { makeWebhooks } from "./webhooks.ts";
 
@@ -45,6 +47,7 @@ export async function makeCloud(options: CloudOptions) {
   const clock = makeClock();
   const faults = makeFaults();
   const bill = makeBill(options.billFile);
+  const tally = makeTally();
   const models = makeModels(clock, account, faults);
   const runs = makeRuns(clock, outputTtlMs);
   const shelf = await makeShelf(SHELF_BYTES);
@@ -56,8 +59,14 @@ export async function makeCloud(options: CloudOptions) {
     datasets: makeDatasets(downloads),
     shelf,
   });
-  const webhooks = makeWebhooks({ faults, speed, log, secret: options.webhookSecret, relay: options.webhookRelay });
-  const course = makeCourse({ clock, speed, keptMs: outputTtlMs, faults, webhooks, bill, intake, models });
+  const voices = new Map(
+    ALL_FACES.flatMap((face) => {
+      const voice = face.voice({ clock, options });
+      return voice ? [[face.name, voice] as const] : [];
+    }),
+  );
+  const webhooks = makeWebhooks({ faults, speed, log, voices, relay: options.webhookRelay });
+  const course = makeCourse({ clock, speed, faults, webhooks, bill, intake, models });
   const gallery = makeGallery(shelf);
   const limits = makeLimits(options.rateLimits);
   const tidying = setInterval(() => runs.removeData(), TIDY_MS).unref();
@@ -68,6 +77,7 @@ export async function makeCloud(options: CloudOptions) {
     clock,
     faults,
     bill,
+    tally,
     models,
     runs,
     uploads,

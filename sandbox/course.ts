@@ -3,7 +3,7 @@ import type { Clock } from "./clock.ts";
 import type { Faults } from "./faults.ts";
 import type { Intake } from "./intake.ts";
 import type { Models } from "./models.ts";
-import { isOver, portrait, type Run, type Status } from "./run.ts";
+import { isOver, type Run, type Status } from "./run.ts";
 import type { Webhooks } from "./webhooks.ts";
 
 const START_MS = 300; // queue and boot
@@ -27,14 +27,13 @@ type Ending =
 export function makeCourse(parts: {
   readonly clock: Clock;
   readonly speed: number;
-  readonly keptMs: number;
   readonly faults: Faults;
   readonly webhooks: Webhooks;
   readonly bill: Bill;
   readonly intake: Intake;
   readonly models: Models;
 }) {
-  const { clock, speed, keptMs, faults, webhooks, bill, intake, models } = parts;
+  const { clock, speed, faults, webhooks, bill, intake, models } = parts;
   const timers = new Map<string, Set<NodeJS.Timeout>>();
   const waiting = new Map<string, Set<() => void>>();
   let closed = false;
@@ -50,10 +49,7 @@ export function makeCourse(parts: {
     own.add(timer);
   }
 
-  const tell = (run: Run, event: "start" | "output" | "logs" | "completed") =>
-    webhooks.emit(run, event, () => {
-      return portrait(run, clock, keptMs, run.kind === "training" ? "trainings" : "predictions");
-    });
+  const tell = webhooks.emit;
 
   function begin(run: Run, ending: Ending): void {
     if (ending.as === "interrupted" || ending.as === "aborted") {

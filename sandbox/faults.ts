@@ -1,7 +1,9 @@
+import type { FaceName } from "./face.ts";
 import { type Fault, type FaultName, parseFault } from "./fault.ts";
 
 /** What a fault may strike: a run with the directives of its own text, or a request that is not yet a run. */
 export interface Target {
+  readonly face: FaceName;
   readonly model: string;
   /** All words of the input. */
   readonly text: string;
@@ -15,11 +17,19 @@ export interface OwnFault {
 
 export interface FaultRule {
   readonly fault: string;
-  readonly match?: { readonly model?: string | undefined; readonly promptContains?: string | undefined } | undefined;
+  readonly match?:
+    | {
+        readonly face?: FaceName | undefined;
+        readonly model?: string | undefined;
+        readonly promptContains?: string | undefined;
+      }
+    | undefined;
   /** How often it strikes before it is gone; without it, until it is deleted. */
   readonly times?: number | undefined;
   /** The amount of a fault that takes a time, as an alternative to writing it behind "=". */
   readonly ms?: number | undefined;
+  /** Of what it could strike, by chance; 0 to 1. Without it, all. */
+  readonly share?: number | undefined;
 }
 
 export interface StandingRule extends FaultRule {
@@ -73,6 +83,7 @@ export function makeFaults() {
       for (const standing of rules.values()) {
         if (standing.fault.name !== name || standing.left === 0) continue;
         if (!matches(standing.rule, target) || !applies(standing.fault)) continue;
+        if (Math.random() >= (standing.rule.share ?? 1)) continue;
         standing.struck += 1;
         if (standing.left !== null) standing.left -= 1;
         return standing.fault;
@@ -101,6 +112,7 @@ export function makeFaults() {
 }
 
 function matches(rule: FaultRule, target: Target): boolean {
-  const { model, promptContains } = rule.match ?? {};
-  return (model === undefined || model === target.model) && target.text.includes(promptContains ?? "");
+  const { face, model, promptContains } = rule.match ?? {};
+  const isThere = (face ?? target.face) === target.face && (model ?? target.model) === target.model;
+  return isThere && target.text.includes(promptContains ?? "");
 }

@@ -158,7 +158,7 @@ export function makeModels(clock: Clock, account: string, faults: Faults) {
 }
 
 function asTarget({ owner, name }: Model): Target {
-  return { model: `${owner}/${name}`, text: "", own: [] };
+  return { face: "replicate", model: `${owner}/${name}`, text: "", own: [] };
 }
 
 function published(entry: CatalogueEntry, clock: Clock): Model {

@@ -1,4 +1,5 @@
 import type { Clock } from "./clock.ts";
+import type { FaceName } from "./face.ts";
 import { parseDirectives } from "./fault.ts";
 import type { Faults, OwnFault } from "./faults.ts";
 import { filled, type Input, violations } from "./field.ts";
@@ -9,6 +10,7 @@ import type { Run, WebhookEvent } from "./run.ts";
 
 /** A request that was understood, and is not yet accepted. */
 export interface Order {
+  readonly face: FaceName;
   readonly kind: Run["kind"];
   readonly chosen: Chosen;
   readonly input: Input;
@@ -46,18 +48,26 @@ function wordsOf(input: Input): string {
 /** Turns an order into a run. From here on it exists, is billed, and nobody can say that it was not accepted. */
 export function makeRun(
   order: Order,
-  parts: { readonly clock: Clock; readonly faults: Faults; readonly speed: number; readonly number: number },
+  parts: {
+    readonly clock: Clock;
+    readonly faults: Faults;
+    readonly speed: number;
+    readonly number: number;
+    /** Where ids look otherwise than Replicate's. */
+    readonly id?: string;
+  },
 ): Run {
   const { kind, chosen, input } = order;
   const { program, model } = chosen;
   const training = kind === "training" ? program.training : undefined;
   const values = filled(training?.input ?? program.input, input);
-  const id = randomId();
+  const id = parts.id ?? randomId();
   const createdAt = parts.clock.now();
   const slow = parts.faults.strike("slow", order);
   const lag = parts.faults.strike("list_lag", order);
   model.runCount += 1;
   return {
+    face: order.face,
     id,
     kind,
     number: parts.number,

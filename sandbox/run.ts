@@ -1,5 +1,6 @@
 import type { Price, Program } from "./catalogue.ts";
 import { type Clock, timestamp } from "./clock.ts";
+import type { FaceName } from "./face.ts";
 import type { OwnFault } from "./faults.ts";
 import type { Input, Values } from "./field.ts";
 import type { Reel } from "./film.ts";
@@ -12,6 +13,8 @@ export type Status = "starting" | "processing" | "succeeded" | "failed" | "cance
 
 /** A prediction or a training: what was ordered, and what became of it. */
 export interface Run {
+  /** Through whose HTTP contract it was ordered. */
+  readonly face: FaceName;
   readonly id: string;
   readonly kind: "prediction" | "training";
   /** Grows by one a run; the order of lists. */

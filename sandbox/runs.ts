@@ -1,4 +1,5 @@
 import type { Clock } from "./clock.ts";
+import type { FaceName } from "./face.ts";
 import { isOver, isRemoved, type Run } from "./run.ts";
 
 export const MAX_RUNS = 50_000;
@@ -12,6 +13,7 @@ export interface Page {
 }
 
 export interface PageQuery {
+  readonly face: FaceName;
   /** Run numbers, exclusive: only runs older than one, or newer than one. */
   readonly before?: number | undefined;
   readonly after?: number | undefined;
@@ -100,6 +102,7 @@ export function makeRuns(clock: Clock, keptMs: number) {
     page(kind: Run["kind"] | "none", query: PageQuery): Page {
       const now = clock.now();
       const shown = (run: Run) =>
+        run.face === query.face &&
         run.kind === kind &&
         byId.has(run.id) &&
         run.listedAt <= now &&

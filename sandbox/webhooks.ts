@@ -1,27 +1,25 @@
 import type { Logger } from "pino";
 import { Agent, request } from "undici";
+import type { FaceName, Voice } from "./face.ts";
 import type { Faults } from "./faults.ts";
 import { randomId } from "./id.ts";
 import type { Run, WebhookEvent } from "./run.ts";
-import { addressed, sign } from "./webhook.ts";
+import { addressed } from "./webhook.ts";
 
 const TIMEOUT_MS = 5_000;
-/** Pauses before the tries of a terminal event: five within about a minute, then silence. */
-const PAUSES_MS = [0, 4_000, 8_000, 16_000, 32_000];
 const THROTTLE_MS = 500; // between two "output" or two "logs" events of one run
-const USUAL_EVENTS: readonly WebhookEvent[] = ["output", "completed"];
 const STALE_SECONDS = 3_600;
 
 export type Webhooks = ReturnType<typeof makeWebhooks>;
 
 export function makeWebhooks(options: {
   readonly faults: Faults;
-  readonly secret: string;
+  readonly voices: ReadonlyMap<FaceName, Voice>;
   readonly speed: number;
   readonly log: Logger;
   readonly relay: string | null;
 }) {
-  const { faults, secret, speed, log } = options;
+  const { faults, voices, speed, log } = options;
   const agent = new Agent({ connections: 64, headersTimeout: TIMEOUT_MS, bodyTimeout: TIMEOUT_MS });
   const timers = new Set<NodeJS.Timeout>();
   const lastSent = new Map<string, number>(); // "run event" → when; entries leave with the run's end
@@ -40,32 +38,24 @@ export function makeWebhooks(options: {
     timers.add(timer);
   }
 
-  async function post(run: Run, webhook: string, id: string, body: string): Promise<boolean> {
+  async function post(run: Run, webhook: string, voice: Voice, deliveryId: string, body: string): Promise<boolean> {
     const stale = faults.strike("webhook_stale", run) ? STALE_SECONDS : 0;
+    const forged = faults.strike("webhook_bad_signature", run) !== null;
+    const rotated = faults.strike("webhook_rotated", run) !== null;
     const seconds = Math.floor(Date.now() / 1_000) - stale;
-    const signature = { ...sign(secret, id, seconds, body) };
-    const wrong = sign(
-      `whsec_${Buffer.from("another secret, not this account's").toString("base64")}`,
-      id,
-      seconds,
-      body,
-    );
-    if (faults.strike("webhook_bad_signature", run)) Object.assign(signature, wrong);
-    if (faults.strike("webhook_rotated", run)) {
-      signature["webhook-signature"] = `${wrong["webhook-signature"]} ${signature["webhook-signature"]}`;
-    }
+    const own = voice.headers({ run, deliveryId, seconds, body, forged, rotated });
     counts.attempted += 1;
     try {
       const { url, headers } = addressed(webhook, relay);
       const answer = await request(url, {
         method: "POST",
         body,
-        headers: { ...headers, ...signature, "content-type": "application/json", "user-agent": "Replicate/1.0" },
+        headers: { ...headers, ...own },
         dispatcher: agent,
         signal: AbortSignal.timeout(TIMEOUT_MS),
       });
       await answer.body.dump({ limit: 64 * 1024 }); // bytes; what a receiver answers is of no interest
-      const accepted = answer.statusCode >= 200 && answer.statusCode < 300; // a redirect is a refusal
+      const accepted = voice.isTaken(answer.statusCode);
       if (accepted) counts.delivered += 1;
       log.debug({ run: run.id, status: run.status, answer: answer.statusCode }, "webhook sent");
       return accepted;
@@ -78,29 +68,30 @@ export function makeWebhooks(options: {
     }
   }
 
-  /** One event: intermediate ones are tried once, the terminal one up to five times under one id. */
-  async function deliver(run: Run, webhook: string, event: WebhookEvent, body: string): Promise<void> {
+  /** One event: intermediate ones are tried once, the terminal one again and again under one id. */
+  async function deliver(run: Run, webhook: string, voice: Voice, event: WebhookEvent, body: string): Promise<void> {
     const id = `msg_${randomId()}`;
     const terminal = event === "completed";
     const twice = faults.strike("webhook_duplicate", run) !== null;
-    const tries = terminal ? PAUSES_MS.length : 1;
+    const tries = terminal ? voice.pausesMs.length : 1;
     for (let attempt = 0; attempt < tries && !closed; attempt += 1) {
-      const pauseMs = (PAUSES_MS[attempt] ?? 0) / speed;
+      const pauseMs = (voice.pausesMs[attempt] ?? 0) / speed;
       if (pauseMs > 0) await new Promise<void>((resolve) => after(pauseMs, resolve));
-      if (!(await post(run, webhook, id, body))) continue;
-      if (twice) await post(run, webhook, id, body);
+      if (!(await post(run, webhook, voice, id, body))) continue;
+      if (twice) await post(run, webhook, voice, id, body);
       return;
     }
     counts.givenUp += 1;
   }
 
   return {
-    /** Called once for each thing that happens to a run; `body` is what GET would answer at this instant. */
-    emit(run: Run, event: WebhookEvent, body: () => unknown): void {
+    /** Called once for each thing that happens to a run. */
+    emit(run: Run, event: WebhookEvent): void {
       const { webhook } = run;
-      if (webhook === null || closed) return;
+      const voice = voices.get(run.face);
+      if (webhook === null || !voice || closed) return;
       const completed = event === "completed";
-      if ((run.events ?? USUAL_EVENTS).includes(event)) {
+      if ((run.events ?? voice.events).includes(event)) {
         const throttled = event === "output" || event === "logs";
         const key = `${run.id} ${event}`;
         const now = Date.now();
@@ -108,19 +99,19 @@ export function makeWebhooks(options: {
         if (throttled) lastSent.set(key, now);
 
         const late = faults.strike("webhook_late", run);
-        const text = JSON.stringify(body());
+        const text = voice.body(run, event);
         const older = lateHeld.get(run.id);
         if (faults.strike("webhook_drop", run, ({ word }) => word === "all" || word === event)) {
           counts.dropped += 1;
         } else if (!completed && late) {
           lateHeld.set(run.id, text);
         } else if (!late && older === undefined) {
-          void deliver(run, webhook, event, text);
+          void deliver(run, webhook, voice, event, text);
         } else {
           // Delayed, and overtaken by itself: what was told of it while it was running arrives after its end.
           after(late?.amount ?? 0, async () => {
-            await deliver(run, webhook, event, text);
-            if (older !== undefined) await deliver(run, webhook, "start", older);
+            await deliver(run, webhook, voice, event, text);
+            if (older !== undefined) await deliver(run, webhook, voice, "start", older);
           });
         }
       }

@@ -1,24 +1,48 @@
 import type { FastifyReply } from "fastify";
 import type { Faults, Target } from "./faults.ts";
-import { errorPage, insufficientCredit, throttled, unauthenticated } from "./problem.ts";
+import {
+  errorPage,
+  insufficientCredit,
+  type Problem,
+  type ThrottleForm,
+  throttled,
+  unauthenticated,
+} from "./problem.ts";
 
 const RETRY_SECONDS = 2; // what a throttled caller is told
 const FLUSH_MS = 20; // time for written bytes to leave before the socket goes
+
+/** What a provider says when it does not take an order. */
+export interface Refusals {
+  unauthorized(): Problem;
+  noCredit(): Problem;
+  throttled(form: ThrottleForm, seconds: number): Problem;
+}
+
+const REPLICATE: Refusals = { unauthorized: () => unauthenticated(true), noCredit: insufficientCredit, throttled };
 
 /**
  * The faults that come before acceptance: throws the refusal, or resolves to false when the connection is gone and
  * nothing may be accepted.
  */
-export async function standsBefore(faults: Faults, target: Target, reply: FastifyReply): Promise<boolean> {
+export async function standsBefore(
+  faults: Faults,
+  target: Target,
+  reply: FastifyReply,
+  refusals: Refusals = REPLICATE,
+): Promise<boolean> {
   if (faults.strike("refuse_before", target)) {
     cutOff(reply);
     return false;
   }
-  if (faults.strike("unauthorized", target)) throw unauthenticated(true);
-  if (faults.strike("no_credit", target)) throw insufficientCredit();
+  if (faults.strike("unauthorized", target)) throw refusals.unauthorized();
+  if (faults.strike("no_credit", target)) throw refusals.noCredit();
   const limited = faults.strike("rate_limited", target);
   if (limited)
-    throw throttled(limited.word === "header" || limited.word === "neither" ? limited.word : "body", RETRY_SECONDS);
+    throw refusals.throttled(
+      limited.word === "header" || limited.word === "neither" ? limited.word : "body",
+      RETRY_SECONDS,
+    );
   if (faults.strike("server_error", target)) {
     await sendPage(reply, 500);
     return false;

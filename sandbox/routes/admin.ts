@@ -1,18 +1,25 @@
 import type { FastifyInstance } from "fastify";
 import { z } from "zod";
 import type { Cloud } from "../cloud.ts";
+import { FACES } from "../face.ts";
 import { FAULT_NAMES } from "../fault.ts";
 import { USUAL_RATES } from "../limit.ts";
 import { notFound, Problem } from "../problem.ts";
 import { parse } from "../request.ts";
+import { portrait } from "../run.ts";
 
 const rule = z.strictObject({
   fault: z.string().max(200),
   match: z
-    .strictObject({ model: z.string().max(300).optional(), promptContains: z.string().max(1_000).optional() })
+    .strictObject({
+      face: z.enum(FACES).optional(),
+      model: z.string().max(300).optional(),
+      promptContains: z.string().max(1_000).optional(),
+    })
     .optional(),
   times: z.number().int().min(1).max(1_000_000).optional(),
   ms: z.number().min(0).max(3_600_000).optional(),
+  share: z.number().min(0).max(1).optional(),
 });
 const idPath = z.object({ id: z.coerce.number().int() });
 const advance = z.strictObject({
@@ -22,6 +29,7 @@ const advance = z.strictObject({
     .min(0)
     .max(365 * 24 * 3_600_000),
 });
+const runsQuery = z.object({ face: z.enum(FACES), before: z.coerce.number().int().optional() });
 const relay = z.strictObject({ base: z.url({ protocol: /^https?$/ }).nullable() });
 const limits = z.strictObject({
   enabled: z.boolean(),
@@ -31,7 +39,7 @@ const limits = z.strictObject({
 
 /** The switches and the bill; nothing of this exists at the real service. */
 export function adminRoutes(cloud: Cloud) {
-  const { faults, bill, runs, webhooks, clock, options } = cloud;
+  const { faults, bill, tally, runs, webhooks, clock, options } = cloud;
   const startedAt = Date.now();
 
   return async (admin: FastifyInstance) => {
@@ -70,7 +78,16 @@ export function adminRoutes(cloud: Cloud) {
     admin.get("/bill", async () => bill.sheet());
     admin.delete("/bill", async (_request, reply) => {
       bill.reset();
+      tally.reset();
       return reply.code(204).send();
+    });
+
+    admin.get("/creates", async () => ({ faces: tally.counts() }));
+    // Some faces have no list of their own.
+    admin.get("/runs", async (request) => {
+      const page = runs.page("prediction", parse(runsQuery, request.query));
+      const results = page.runs.map((run) => portrait(run, clock, options.outputTtlMs, "predictions"));
+      return { results, next: page.older };
     });
 
     admin.post("/clock", async (request) => {

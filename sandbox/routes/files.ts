@@ -22,7 +22,7 @@ export function fileRoutes({ uploads, faults }: Cloud) {
     await api.register(multipart, { limits: { fileSize: MAX_BYTES, parts: 10, fieldSize: 64 * 1024 } });
 
     api.post("/files", async (request, reply) => {
-      if (faults.strike("file_error", { model: "", text: "", own: [] })) return sendPage(reply, 500);
+      if (faults.strike("file_error", { face: "replicate", model: "", text: "", own: [] })) return sendPage(reply, 500);
       const upload = await uploads.add(...(await readForm(request)));
       return reply.code(201).send(portrait(upload, originOf(request)));
     });

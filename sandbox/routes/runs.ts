@@ -89,6 +89,7 @@ export function runRoutes(cloud: Cloud) {
       api.get(`/${door}`, async (request) => {
         const query = parse(listQuery, request.query);
         const page = runs.page(query.source === "web" ? "none" : kind, {
+          face: "replicate",
           ...readCursor(query.cursor),
           createdAfter: query.created_after === undefined ? undefined : Date.parse(query.created_after),
           createdBefore: query.created_before === undefined ? undefined : Date.parse(query.created_before),
@@ -113,6 +114,7 @@ export function runRoutes(cloud: Cloud) {
 
   function wanted(request: FastifyRequest, body: z.output<typeof byModel>) {
     return {
+      face: "replicate",
       input: body.input,
       inputBytes: JSON.stringify(body.input).length,
       destination: null,
@@ -121,7 +123,7 @@ export function runRoutes(cloud: Cloud) {
       cancelAfterMs: parseCancelAfter(headerOf(request, "cancel-after")),
       origin: originOf(request),
       token: tokenOf(request) ?? "",
-    };
+    } as const;
   }
 
   async function accept(request: FastifyRequest, reply: FastifyReply, order: Order) {
@@ -147,7 +149,7 @@ export function runRoutes(cloud: Cloud) {
   /** A training answers under /predictions too, where the `urls.get` of its create response points. */
   function find(request: FastifyRequest, kind: Run["kind"]): Run {
     const run = runs.get(parse(idPath, request.params).id);
-    if (!run || (kind === "training" && run.kind !== "training")) throw notFound();
+    if (run?.face !== "replicate" || (kind === "training" && run.kind !== "training")) throw notFound();
     return run;
   }
 }
