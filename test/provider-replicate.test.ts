@@ -1,8 +1,9 @@
 import { createServer, type IncomingHttpHeaders, type Server } from "node:http";
 import { type AddressInfo, createServer as createTcpServer } from "node:net";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { type Order, type Provider, ProviderUnreachable } from "../src/domain/provider.ts";
-import { makeReplicate, type ReplicateOptions } from "../src/providers/replicate.ts";
+import { OfferRefused, type Order, type Provider, ProviderUnreachable } from "../src/domain/provider.ts";
+import type { AdapterOptions } from "../src/providers/adapter.ts";
+import { makeReplicate } from "../src/providers/replicate.ts";
 
 const notTaken = async () => false;
 const TOKEN = "r8_do_not_tell";
@@ -51,7 +52,7 @@ afterEach(() => {
   server.close();
 });
 
-function replicate(options: Partial<ReplicateOptions> = {}): Provider {
+function replicate(options: Partial<AdapterOptions> = {}): Provider {
   return makeReplicate({
     name: "replicate",
     token: TOKEN,
@@ -430,16 +431,21 @@ describe("offer", () => {
   test("says in the provider's words why it did not work", async () => {
     const remote = replicate({ baseUrl: baseUrl.replace("127.0.0.1", "0.0.0.0") });
     routes["POST /files"] = [[413, { detail: "Files must be less than 100MB in size" }]];
-    await expect(remote.offer(file("http://localhost:3000/a"))).rejects.toThrow(/413.*less than 100MB/);
+    const refused = await remote.offer(file("http://localhost:3000/a")).catch((error: unknown) => error);
+    expect(refused).toBeInstanceOf(OfferRefused);
+    expect(refused).toMatchObject({
+      code: "input_too_large",
+      message: expect.stringMatching(/413.*less than 100MB/),
+    });
   });
 });
 
 describe("look", () => {
-  const look = async (body: unknown, options: Partial<ReplicateOptions> = {}) => {
+  const look = async (body: unknown, options: Partial<AdapterOptions> = {}) => {
     routes["GET /predictions/p1"] = [[200, body]];
-    return replicate(options).look({ providerRunId: "p1", isTraining: false });
+    return replicate(options).look({ providerRunId: "p1", model: "owner/name", isTraining: false });
   };
-  const told = (seconds: number | null) => ({ seconds, trainedVersion: null });
+  const told = (seconds: number | null) => ({ seconds, costMicroUsd: null, trainedVersion: null });
   const failedWith = (error: unknown) => look({ ...CREATED, status: "failed", error });
 
   test("a run that waits or works is running, as far as its last progress bar", async () => {
@@ -495,7 +501,7 @@ describe("look", () => {
     ["KeyError: 'safety_checker' is case-sensitive", "provider_failed"],
     ["list index out of range", "provider_failed"],
   ])("a run that failed with “%s” is %s", async (error, code) => {
-    expect(await failedWith(error)).toEqual({ status: "failed", failure: { code, detail: error } });
+    expect(await failedWith(error)).toMatchObject({ status: "failed", failure: { code, detail: error } });
   });
 
   test("a run that failed without a reason, or with an object for one, has failed all the same", async () => {
@@ -505,8 +511,8 @@ describe("look", () => {
 
   test("a canceled run is canceled, unless it was its deadline that stopped it", async () => {
     const canceled = { ...CREATED, status: "canceled", completed_at: "2026-11-21T10:04:59.999999999Z" };
-    expect(await look(canceled)).toEqual({ status: "canceled" });
-    expect(await look({ ...canceled, deadline: "2026-11-21T10:09:00.000000Z" })).toEqual({ status: "canceled" });
+    expect(await look(canceled)).toMatchObject({ status: "canceled" });
+    expect(await look({ ...canceled, deadline: "2026-11-21T10:09:00.000000Z" })).toMatchObject({ status: "canceled" });
     expect(await look({ ...canceled, deadline: "2026-11-21T10:05:00.123456789Z" })).toMatchObject({
       status: "failed",
       failure: { code: "timeout" },
@@ -538,7 +544,7 @@ describe("look", () => {
   });
 
   test("an id that is not known there is gone", async () => {
-    expect(await replicate().look({ providerRunId: "nobody", isTraining: false })).toEqual({ status: "gone" });
+    expect(await replicate().look({ providerRunId: "nobody", model: "owner/name", isTraining: false })).toEqual({ status: "gone" });
   });
 
   test.each<[string, Answer]>([
@@ -550,11 +556,11 @@ describe("look", () => {
     ["a redirect", [302, "", { location: "https://elsewhere.test" }]],
   ])("%s is no answer", async (_name, answer) => {
     routes["GET /predictions/p1"] = [answer];
-    await expect(replicate().look({ providerRunId: "p1", isTraining: false })).rejects.toThrow(ProviderUnreachable);
+    await expect(replicate().look({ providerRunId: "p1", model: "owner/name", isTraining: false })).rejects.toThrow(ProviderUnreachable);
   });
 
   test("an id cannot lead elsewhere", async () => {
-    await replicate().look({ providerRunId: "../account?x=", isTraining: false });
+    await replicate().look({ providerRunId: "../account?x=", model: "owner/name", isTraining: false });
     expect(seen[0]?.path).toBe("/predictions/..%2Faccount%3Fx%3D");
   });
 });
@@ -562,7 +568,7 @@ describe("look", () => {
 describe("cancel", () => {
   const cancel = (...answers: Answer[]) => {
     routes["POST /predictions/p1/cancel"] = answers;
-    return replicate().cancel({ providerRunId: "p1", isTraining: false });
+    return replicate().cancel({ providerRunId: "p1", model: "owner/name", isTraining: false });
   };
 
   test("asks without a body, and again when there was no answer", async () => {

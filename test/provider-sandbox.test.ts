@@ -45,7 +45,7 @@ function order(directive: string | null = null, rest: Partial<Order> = {}): Orde
   };
 }
 
-const ref = (providerRunId: string): RunRef => ({ providerRunId, isTraining: false });
+const ref = (providerRunId: string): RunRef => ({ providerRunId, model: "owner/name", isTraining: false });
 
 async function submitted(it: Order): Promise<string> {
   const answer = await provider.submit(it);
@@ -174,7 +174,7 @@ describe("the end of a run", () => {
   test("is canceled when we asked for it, and asking again does no harm", async () => {
     const providerRunId = await submitted(order("slow=600"));
     await provider.cancel(ref(providerRunId));
-    expect(await verdict(providerRunId)).toEqual({ status: "canceled" });
+    expect(await verdict(providerRunId)).toMatchObject({ status: "canceled" });
     await provider.cancel(ref(providerRunId));
     await provider.cancel(ref("nobody"));
   });

@@ -60,7 +60,7 @@ async function order(directive: string | null = null, rest: Partial<Order> = {})
   };
 }
 
-const training = (providerRunId: string): RunRef => ({ providerRunId, isTraining: true });
+const training = (providerRunId: string): RunRef => ({ providerRunId, model: "owner/name", isTraining: true });
 
 async function submitted(it: Order): Promise<RunRef> {
   const answer = await provider.submit(it);
@@ -156,7 +156,7 @@ describe("a training", () => {
   test("is canceled when we asked for it, and asking again does no harm", async () => {
     const ref = await submitted(await order("slow=600"));
     await provider.cancel(ref);
-    expect(await verdict(ref)).toEqual({ status: "canceled" });
+    expect(await verdict(ref)).toMatchObject({ status: "canceled" });
     await provider.cancel(ref);
     await provider.cancel(training("nobody"));
   });

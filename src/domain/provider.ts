@@ -1,4 +1,4 @@
-import type { Failure } from "./failure.ts";
+import type { Failure, FailureCode } from "./failure.ts";
 
 /**
  * The port to those who sell runs. An adapter is one file in src/providers; it translates, and decides nothing.
@@ -9,6 +9,14 @@ export interface Provider {
   readonly name: string;
   /** Whose model names and inputs it takes; a catalogue route names one: "replicate". */
   readonly api: string;
+  /**
+   * How long `submit` may take, in ms, from the first byte to its answer: 15,000 where it only takes the order, more
+   * where the call is the whole run and its answer the output ("completed"); then never longer than the order's
+   * `cancelAfterSeconds`.
+   */
+  readonly submitMs: number;
+  /** Whether its webhooks carry a proof of their own; otherwise only the run's secret address is one. */
+  readonly signsWebhooks: boolean;
 
   /**
    * Looks a model's name up. Safe to repeat; cached. `version` is null where the name alone is enough. `fresh`: asks
@@ -16,7 +24,10 @@ export interface Provider {
    */
   resolve(model: string, options?: { readonly fresh: boolean }): Promise<Resolved | Declined | Postponed>;
 
-  /** Makes a file of ours reachable for the provider and returns the URL to put into the input. Safe to repeat. */
+  /**
+   * Makes a file of ours reachable for the provider and returns the URL to put into the input. Safe to repeat. Throws
+   * ProviderUnreachable, or OfferRefused when trying again would not help.
+   */
   offer(file: OfferedFile): Promise<string>;
 
   /**
@@ -43,6 +54,39 @@ export interface Provider {
 
   /** Checks the signature and age of a webhook. Throws WebhookRefused. The body is a hint, never the truth. */
   verifyWebhook(headers: Readonly<Record<string, string | undefined>>, rawBody: string): Promise<Delivery>;
+
+  /**
+   * How busy those are who serve a model, where the provider tells. Safe to repeat, and a picture of that instant only.
+   * Throws ProviderUnreachable.
+   */
+  load?(model: string): Promise<Load>;
+
+  /** Whose account it is, where the provider tells. Safe to repeat. Throws ProviderUnreachable. */
+  account?(): Promise<Holder | Declined>;
+
+  /** What is left on the account, in millionths of a dollar, where the provider tells. Throws ProviderUnreachable. */
+  balance?(): Promise<number>;
+}
+
+export interface Holder {
+  readonly outcome: "holder";
+  /** As people know it there: "organization acme". */
+  readonly name: string;
+}
+
+/** Counts of one model's queue and of the workers behind it. No worker at all and a queue: nobody will ever take it. */
+export interface Load {
+  /** Runs that wait for a worker. */
+  readonly queued: number;
+  readonly running: number;
+  readonly workers: {
+    readonly idle: number;
+    readonly running: number;
+    /** Wanted, but the provider has no machine for them now. */
+    readonly throttled: number;
+    /** Fetching their image or their model. */
+    readonly initializing: number;
+  };
 }
 
 export interface Resolved {
@@ -85,16 +129,25 @@ export interface Order {
 
 export interface RunRef {
   readonly providerRunId: string;
+  /** The provider's own name of what was ordered; some keep their runs below it. */
+  readonly model: string;
   /** Trainings are asked for elsewhere than predictions. */
   readonly isTraining: boolean;
 }
 
 /** The closed list of what a submission can come to. */
-export type Answer = Submitted | Declined | Postponed | Lost;
+export type Answer = Submitted | Completed | Declined | Postponed | Lost;
 
 export interface Submitted {
   readonly outcome: "submitted";
   readonly providerRunId: string;
+}
+/** The call was the whole run: bought, and over. There is nothing to look at later. */
+export interface Completed {
+  readonly outcome: "completed";
+  /** The provider's word for the call where it has one, otherwise the run's own id. */
+  readonly providerRunId: string;
+  readonly end: Succeeded | Failed;
 }
 /** Definitely not accepted, and asking again as it is would not help. */
 export interface Declined {
@@ -117,17 +170,35 @@ export type Look =
   /** `progress` is 0..1, null when the provider does not tell. */
   | { readonly status: "running"; readonly progress: number | null }
   | Succeeded
-  | { readonly status: "failed"; readonly failure: Failure }
-  | { readonly status: "canceled" }
+  | Failed
+  | Canceled
   /** The provider does not know this id (any more). */
   | { readonly status: "gone" };
 
-export interface Succeeded {
-  readonly status: "succeeded";
-  /** URLs that expire soon. Of a training: its weights, or none where the provider keeps them to itself. */
-  readonly outputs: readonly string[];
+/** What the provider says that a run took; a failed and a canceled one may have cost us too. */
+export interface Used {
   /** The billed run time, null when not told. */
   readonly seconds: number | null;
+  /** What the provider says that it cost, in millionths of a dollar; null when it does not say. */
+  readonly costMicroUsd: number | null;
+}
+
+export interface Failed extends Used {
+  readonly status: "failed";
+  readonly failure: Failure;
+}
+
+export interface Canceled extends Used {
+  readonly status: "canceled";
+}
+
+export interface Succeeded extends Used {
+  readonly status: "succeeded";
+  /**
+   * URLs that expire soon, or `data:` URLs where the answer holds the bytes. Of a training: its weights, or none where
+   * the provider keeps them to itself.
+   */
+  readonly outputs: readonly string[];
   /** Of a training, what can be run from now on: owner/name:version. */
   readonly trainedVersion: string | null;
 }
@@ -136,7 +207,9 @@ export type Found =
   | { readonly outcome: "found"; readonly providerRunId: string }
   | { readonly outcome: "absent" }
   /** The list could not be read completely; says nothing. */
-  | { readonly outcome: "unread" };
+  | { readonly outcome: "unread" }
+  /** The provider has no list to look into: only its webhook can still tell of the run. */
+  | { readonly outcome: "unlistable" };
 
 export interface Delivery {
   /** The sender's id of this delivery; equal for all repetitions of one event. */
@@ -156,6 +229,23 @@ export class ProviderUnreachable extends Error {
     super(message, { cause: options.cause });
     this.retryAfterMs = options.retryAfterMs ?? null;
   }
+}
+
+/** This account can never be given this file; another one may take it. The message says what to do. */
+export class OfferRefused extends Error {
+  override readonly name = "OfferRefused";
+  readonly code: OfferRefusal;
+  constructor(code: OfferRefusal, message: string) {
+    super(message);
+    this.code = code;
+  }
+}
+
+type OfferRefusal = Extract<FailureCode, "input_too_large" | "input_unreachable">;
+
+/** The account's limit, not the order's fault: said of an order before it is sent, another account may do. */
+export function isOfferRefusal(code: FailureCode): code is OfferRefusal {
+  return code === "input_too_large" || code === "input_unreachable";
 }
 
 export class WebhookRefused extends Error {

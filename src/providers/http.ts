@@ -1,3 +1,4 @@
+import { AsyncResource } from "node:async_hooks";
 import pRetry from "p-retry";
 import { Agent, type FormData } from "undici";
 import { ProviderUnreachable } from "../domain/provider.ts";
@@ -41,16 +42,40 @@ export interface Call {
   readonly method: "GET" | "POST" | "DELETE" | "PUT";
   readonly url: string;
   readonly headers: Readonly<Record<string, string>>;
-  readonly body?: string | FormData;
+  readonly body?: string | FormData | Buffer;
   /** Default 15 s. */
   readonly totalMs?: number;
+  /** Of the answer; default 4 MiB. More only where outputs come inside of it. */
+  readonly maxBytes?: number;
+  /** Of an answer of 500 and above: whether it is what was asked for, and no trouble on the way. Only heeded by `ask`. */
+  readonly isAnswer?: (reply: Reply) => boolean;
+  /** Hears of every exchange when it is over; must not throw. */
+  readonly onCall?: OnCall | undefined;
 }
+
+/** What went over the wire, for the log of the last calls: the secrets in it are masked by whoever keeps it. */
+export interface CallRecord {
+  readonly method: string;
+  readonly url: string;
+  /** Null: no answer. */
+  readonly status: number | null;
+  readonly ms: number;
+  readonly sent: Sent["sent"];
+  /** Why there is no answer; null otherwise. */
+  readonly detail: string | null;
+  /** The first 2,000 characters; null where there is none, or where it is no text. */
+  readonly request: string | null;
+  readonly response: string | null;
+}
+export type OnCall = (record: CallRecord) => void;
 
 export interface Reply {
   readonly status: number;
   /** Names in lower case; repeated ones joined with a comma. */
   readonly headers: Readonly<Record<string, string | undefined>>;
+  /** As text; of bytes that are none, only `bytes` is to be read. */
   readonly body: string;
+  readonly bytes: Buffer;
 }
 
 export type Sent =
@@ -67,8 +92,8 @@ interface SendLimits {
 }
 
 /**
- * For a call that may be repeated. Returns every answer below 500 except 429; those, and no answer, are tried up to
- * three times within the total and then thrown as ProviderUnreachable.
+ * For a call that may be repeated. Returns every answer below 500 except 429, and of the others what the call takes for
+ * an answer; the rest, and no answer, are tried up to three times within the total and then thrown as ProviderUnreachable.
  */
 export async function ask(call: Call): Promise<Reply> {
   const deadline = performance.now() + (call.totalMs ?? TOTAL_MS);
@@ -81,7 +106,7 @@ export async function ask(call: Call): Promise<Reply> {
       const leftMs = Math.max(0, left());
       const sent = await exchange(readers, call, leftMs, leftMs, () => true);
       if (sent.sent !== "answered") throw new ProviderUnreachable(sent.detail);
-      if (sent.status !== 429 && sent.status < 500) return sent;
+      if ((sent.status !== 429 && sent.status < 500) || call.isAnswer?.(sent)) return sent;
 
       const wish = wishedRetryAfterMs(sent);
       pauseMs = wish ?? 0;
@@ -121,6 +146,10 @@ const LATE = "not written: the time to send it had passed";
  * error was called. undici may start a request again that it believes unwritten: a second start is refused.
  */
 function exchange(agent: Agent, call: Call, totalMs: number, windowMs: number, mayWrite: () => boolean): Promise<Sent> {
+  const maxBytes = call.maxBytes ?? MAX_BODY_BYTES;
+  const began = performance.now();
+  // An answer comes in the context of its socket: who hears of it is to know what was asked.
+  const onCall = call.onCall && AsyncResource.bind(call.onCall);
   return new Promise((resolve) => {
     let started = false;
     let over = false;
@@ -135,6 +164,7 @@ function exchange(agent: Agent, call: Call, totalMs: number, windowMs: number, m
       over = true;
       clearTimeout(total);
       clearTimeout(window);
+      onCall?.(recordOf(call, sent, performance.now() - began));
       resolve(sent);
     };
     const fail = (reason: unknown) => end({ sent: started ? "unknown" : "no", detail: describe(reason) });
@@ -154,6 +184,9 @@ function exchange(agent: Agent, call: Call, totalMs: number, windowMs: number, m
           method: call.method,
           headers: { "user-agent": "darkroom", ...call.headers },
           body: call.body ?? null,
+          // The total is the bound: undici's own of 300 s would end a call that is a whole film.
+          headersTimeout: 0,
+          bodyTimeout: 0,
         },
         {
           onRequestStart(controller) {
@@ -168,11 +201,12 @@ function exchange(agent: Agent, call: Call, totalMs: number, windowMs: number, m
           },
           onResponseData(controller, chunk) {
             bytes += chunk.length;
-            if (bytes > MAX_BODY_BYTES) return controller.abort(new Error(`answer exceeds ${MAX_BODY_BYTES} bytes`));
+            if (bytes > maxBytes) return controller.abort(new Error(`answer exceeds ${maxBytes} bytes`));
             chunks.push(chunk);
           },
           onResponseEnd() {
-            end({ sent: "answered", status, headers, body: Buffer.concat(chunks).toString("utf8") });
+            const whole = Buffer.concat(chunks);
+            end({ sent: "answered", status, headers, body: whole.toString("utf8"), bytes: whole });
           },
           onResponseError(_controller, error) {
             fail(error);
@@ -183,6 +217,23 @@ function exchange(agent: Agent, call: Call, totalMs: number, windowMs: number, m
       fail(error);
     }
   });
+}
+
+const KEPT_CHARACTERS = 2_000;
+
+function recordOf({ method, url, body }: Call, sent: Sent, ms: number): CallRecord {
+  const answered = sent.sent === "answered";
+  const isText = answered && /json|text|^$/.test(sent.headers["content-type"] ?? "");
+  return {
+    method,
+    url,
+    status: answered ? sent.status : null,
+    ms: Math.round(ms),
+    sent: sent.sent,
+    detail: answered ? null : sent.detail,
+    request: typeof body === "string" ? body.slice(0, KEPT_CHARACTERS) : null,
+    response: isText ? sent.body.slice(0, KEPT_CHARACTERS) : null,
+  };
 }
 
 /** How long to wait before asking again: the body's word, then the header's, then the text's, then the default. */

@@ -3,6 +3,7 @@ import type { Status } from "replicate";
 import { z } from "zod";
 import { type FailureCode, failure } from "../domain/failure.ts";
 import type { Look, Order } from "../domain/provider.ts";
+import { progressOf } from "./tqdm.ts";
 
 /** Only what is read, and only `id` and `status` are insisted on: an ornament of an odd type must not hide a run. */
 export const Prediction = z.object({
@@ -34,6 +35,8 @@ const DEADLINE_SLACK_MS = 1_000;
 
 export function lookOf(prediction: Prediction, now: Date, onStrange: (what: string) => void): Look {
   const status = prediction.status as Status;
+  // What failed or was canceled ran until then, and is billed for it.
+  const seconds = prediction.metrics.predict_time;
   switch (status) {
     case "starting":
     case "processing":
@@ -42,13 +45,13 @@ export function lookOf(prediction: Prediction, now: Date, onStrange: (what: stri
       return succeeded(prediction);
     case "failed": {
       const text = errorText(prediction.error);
-      return failed(failureOf(text), text);
+      return failed(failureOf(text), text, seconds);
     }
     case "canceled":
-      if (!isPastDeadline(prediction, now)) return { status: "canceled" };
-      return failed("timeout", `stopped at its deadline, ${prediction.deadline}`);
+      if (!isPastDeadline(prediction, now)) return { status: "canceled", seconds, costMicroUsd: null };
+      return failed("timeout", `stopped at its deadline, ${prediction.deadline}`, seconds);
     case "aborted":
-      return failed("aborted", errorText(prediction.error));
+      return failed("aborted", errorText(prediction.error), seconds);
     default:
       // A new word is more likely a new way to be busy than a new way to end; the run's own deadline bounds the wait.
       onStrange(`prediction ${prediction.id} has the unknown status "${status satisfies never}"`);
@@ -58,11 +61,11 @@ export function lookOf(prediction: Prediction, now: Date, onStrange: (what: stri
 
 function succeeded({ output, data_removed, metrics }: Prediction): Look {
   if (data_removed || output === null || output === undefined)
-    return failed("output_unavailable", "the provider has removed the output; it keeps it for about an hour");
+    return failed("output_unavailable", "the provider has removed the output; it keeps it for about an hour", metrics.predict_time);
   const outputs = typeof output === "string" ? [output] : output;
   if (Array.isArray(outputs) && outputs.length > 0 && outputs.every(isUrl))
-    return { status: "succeeded", outputs, seconds: metrics.predict_time, trainedVersion: null };
-  return failed("provider_failed", `no output URLs, but ${JSON.stringify(output).slice(0, 500)}`);
+    return { status: "succeeded", outputs, seconds: metrics.predict_time, costMicroUsd: null, trainedVersion: null };
+  return failed("provider_failed", `no output URLs, but ${JSON.stringify(output).slice(0, 500)}`, metrics.predict_time);
 }
 
 const Trained = z.object({
@@ -83,20 +86,20 @@ export function lookOfTraining(training: Prediction, now: Date, onStrange: (what
   if (training.status !== "succeeded") return lookOf(training, now, onStrange);
   const { output, data_removed, metrics } = training;
   if (data_removed || output === null || output === undefined)
-    return failed("output_unavailable", "the provider has removed the output; it keeps it for about an hour");
+    return failed("output_unavailable", "the provider has removed the output; it keeps it for about an hour", metrics.predict_time);
   const { version = null, weights = null } = Trained.safeParse(output).data ?? {};
   if (version === null && weights === null)
-    return failed("provider_failed", `neither version nor weights, but ${JSON.stringify(output).slice(0, 500)}`);
+    return failed("provider_failed", `neither version nor weights, but ${JSON.stringify(output).slice(0, 500)}`, metrics.predict_time);
   const outputs = weights === null ? [] : [weights];
-  return { status: "succeeded", outputs, seconds: metrics.predict_time, trainedVersion: version };
+  return { status: "succeeded", outputs, seconds: metrics.predict_time, costMicroUsd: null, trainedVersion: version };
 }
 
 function isUrl(value: unknown): value is string {
   return typeof value === "string" && /^(https?:\/\/|data:)/.test(value);
 }
 
-function failed(code: FailureCode, detail: string): Look {
-  return { status: "failed", failure: failure(code, detail) };
+function failed(code: FailureCode, detail: string, seconds: number | null): Look {
+  return { status: "failed", failure: failure(code, detail), seconds, costMicroUsd: null };
 }
 
 /** Free text; the order matters: a refused `safety_tolerance` is no matter of safety. */
@@ -118,19 +121,6 @@ function isPastDeadline({ deadline, completed_at }: Prediction, now: Date): bool
   if (deadline === null) return false;
   const endedAt = completed_at === null ? now.getTime() : Date.parse(completed_at);
   return endedAt >= Date.parse(deadline) - DEADLINE_SLACK_MS;
-}
-
-/** The last progress bar that tqdm drew: " 50%|#####     | 2/4 [00:00<00:00,  9.1it/s]". 0..1, or null. */
-function progressOf(logs: string): number | null {
-  // Logs grow to megabytes; the newest bar is near the end.
-  const lines = logs.slice(-8_000).split(/[\r\n]+/);
-  for (const line of lines.reverse()) {
-    const bar = /^\s*(\d{1,3})%\|[^|]*\|\s*(\d+)\/(\d+)/.exec(line);
-    if (!bar) continue;
-    const [percent, done, of] = bar.slice(1).map(Number) as [number, number, number];
-    return Math.min(1, of > 0 ? done / of : percent / 100);
-  }
-  return null;
 }
 
 /**

@@ -8,8 +8,10 @@ import {
   type Delivery,
   type Destination,
   type Found,
+  type Holder,
   type Look,
   type OfferedFile,
+  OfferRefused,
   type Order,
   type Postponed,
   type Provider,
@@ -18,25 +20,11 @@ import {
   type RunRef,
   WebhookRefused,
 } from "../domain/provider.ts";
+import { type Adapter, type AdapterOptions, isLoopback } from "./adapter.ts";
 import { ask, type Call, parseJson, type Reply, retryAfterMs, sendOnce } from "./http.ts";
 import { ListedPrediction, likeness, lookOf, lookOfTraining, Prediction } from "./replicate-prediction.ts";
 import { checkStandardWebhook } from "./standard-webhook.ts";
 import { makeWebhookSecret } from "./webhook-secret.ts";
-
-export interface ReplicateOptions {
-  /** The account's name in our records. */
-  readonly name: string;
-  readonly token: string;
-  /** With the version: "https://api.replicate.com/v1". On loopback it is the sandbox. */
-  readonly baseUrl: string;
-  /** One, or several while one is being replaced. Without it the account's own secret is asked for. */
-  readonly webhookSecret?: string | readonly string[];
-  readonly clock?: () => Date;
-  /** The bound of one call; default 15 s. */
-  readonly totalMs?: number;
-  /** Hears of words that this adapter does not know yet. */
-  readonly onStrange?: (what: string) => void;
-}
 
 const TOTAL_MS = 15_000;
 /** A file of some tens of MB over a home uplink; only a laptop without a public store uploads at all. */
@@ -63,7 +51,7 @@ const Model = z.object({
   latest_version: z.object({ id: z.string().min(1) }).nullish(),
 });
 const Version = z.object({ id: z.string().min(1) });
-const Account = z.object({ username: z.string().regex(/^[\w.-]{1,100}$/) });
+const Account = z.object({ type: z.string().max(40).catch("account"), username: z.string().regex(/^[\w.-]{1,100}$/) });
 const Created = z.object({ id: z.string().min(1).max(200) });
 const UploadedFile = z.object({ urls: z.object({ get: z.url() }) });
 const Page = z.object({ next: z.string().nullish(), results: z.array(ListedPrediction) });
@@ -72,11 +60,11 @@ const Delivered = z.object({ id: z.string().min(1).max(200), status: z.string() 
 const Problem = z.object({ title: z.string().optional().catch(undefined), detail: z.unknown().optional() });
 
 /** Replicate's HTTP API, and everything that speaks it. */
-export function makeReplicate(options: ReplicateOptions): Provider {
-  const { name, token, onStrange = () => {} } = options;
+export function makeReplicate(options: AdapterOptions): Provider {
+  const { name, token, onCall, onStrange = () => {} } = options;
   const base = options.baseUrl.replace(/\/+$/, "");
-  const { origin, hostname } = new URL(base);
-  const isLocal = hostname === "localhost" || hostname === "[::1]" || hostname.startsWith("127.");
+  const { origin } = new URL(base);
+  const isLocal = isLoopback(base);
   const totalMs = options.totalMs ?? TOTAL_MS;
   const clock = options.clock ?? (() => new Date());
   let owner: string | null = null;
@@ -99,7 +87,7 @@ export function makeReplicate(options: ReplicateOptions): Provider {
   function call(method: Call["method"], path: string, rest: Pick<Call, "body" | "totalMs"> = {}): Call {
     const url = path.startsWith("/") ? base + path : path;
     const type = rest.body instanceof FormData ? undefined : { "content-type": "application/json" };
-    return { method, url, totalMs, ...rest, headers: { authorization: `Bearer ${token}`, ...type } };
+    return { method, url, totalMs, onCall, ...rest, headers: { authorization: `Bearer ${token}`, ...type } };
   }
 
   /** For everything but submit: the fields we read, or ProviderUnreachable. */
@@ -167,6 +155,13 @@ export function makeReplicate(options: ReplicateOptions): Provider {
     }
   }
 
+  async function account(): Promise<Holder | Declined> {
+    const reply = await ask(call("GET", "/account"));
+    if (reply.status === 401 && problemIn(reply.body) !== null) return declined("provider_auth", words(reply.body));
+    const { type, username } = read(Account, reply, "account");
+    return { outcome: "holder", name: `${type} ${username}` };
+  }
+
   async function exists(model: string): Promise<boolean> {
     const reply = await ask(call("GET", `/models/${model}`));
     if (reply.status === 404 && problemIn(reply.body)) return false;
@@ -177,7 +172,8 @@ export function makeReplicate(options: ReplicateOptions): Provider {
   async function offer(file: OfferedFile): Promise<string> {
     if (isLocal || file.url.startsWith("https:")) return file.url;
     if (file.bytes > MOST_UPLOAD_BYTES)
-      throw new Error(
+      throw new OfferRefused(
+        "input_too_large",
         `${file.filename} has ${file.bytes} bytes, and the provider takes uploads of ${MOST_UPLOAD_BYTES} only: use a store that it can reach (STORAGE_PROVIDER=s3)`,
       );
 
@@ -186,7 +182,10 @@ export function makeReplicate(options: ReplicateOptions): Provider {
     form.set("filename", file.filename);
     form.set("type", file.contentType);
     const reply = await ask(call("POST", "/files", { body: form, totalMs: Math.max(totalMs, UPLOAD_MS) }));
-    return read(UploadedFile, reply, `upload of ${file.filename}`).urls.get;
+    const what = `upload of ${file.filename}`;
+    if (reply.status === 413 && problemIn(reply.body))
+      throw new OfferRefused("input_too_large", `${what}: refused (413): ${words(reply.body)}`);
+    return read(UploadedFile, reply, what).urls.get;
   }
 
   async function submit(order: Order): Promise<Answer> {
@@ -294,10 +293,32 @@ export function makeReplicate(options: ReplicateOptions): Provider {
     return { deliveryId: verdict.deliveryId, providerRunId, status, ended: ENDED.has(status) };
   }
 
-  return { name, api: "replicate", resolve, destination, offer, submit, look, cancel, find, verifyWebhook };
+  return {
+    name,
+    api: "replicate",
+    submitMs: totalMs,
+    signsWebhooks: true,
+    resolve,
+    destination,
+    offer,
+    submit,
+    look,
+    cancel,
+    find,
+    verifyWebhook,
+    account,
+  };
 }
 
-const pathOf = ({ providerRunId, isTraining }: RunRef) =>
+export const replicate: Adapter = {
+  api: "replicate",
+  baseUrl: "https://api.replicate.com/v1",
+  statusPage: "https://status.replicate.com",
+  sample: { model: "black-forest-labs/flux-schnell", input: (prompt) => ({ prompt }) },
+  make: makeReplicate,
+};
+
+const pathOf = ({ providerRunId, isTraining }: Pick<RunRef, "providerRunId" | "isTraining">) =>
   `/${isTraining ? "trainings" : "predictions"}/${encodeURIComponent(providerRunId)}`;
 
 /** What a create came to, once there is an answer. Whatever is not on this list is lost, never sent again. */
