@@ -50,6 +50,12 @@ export const imageStudio: App = {
     edit: { default: "flux-kontext-pro" },
     video: { default: "seedance-1-lite", allowed: ["seedance-1-lite", "wan-2.2-i2v-fast"] },
   },
+  // The guide's providers, where their keys are set: WaveSpeed for pictures, Hugging Face instead, fal for films.
+  routing: {
+    generation: { by: "order", order: ["wavespeed", "huggingface"] },
+    edit: { by: "order", order: ["wavespeed"] },
+    video: { by: "order", order: ["huggingface", "fal"] },
+  },
   safety: "on",
   minSuccess: {},
   deadlineSeconds: { generation: 300, edit: 600, video: 900 },

@@ -62,6 +62,8 @@ export const proHeadshots: App = {
     // The guide's model_type is sdxl-lora.
     training: { default: "sdxl-lora-trainer", allowed: ["sdxl-lora-trainer", "flux-lora-trainer"] },
   },
+  // "Replicate + RunPod for scale."
+  routing: { generation: { by: "order", order: ["replicate", "runpod"] } },
   safety: "on",
   minSuccess: {},
   deadlineSeconds: {},

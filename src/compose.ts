@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { type Logger, pino } from "pino";
 import { apps } from "../apps/all.ts";
+import { type AccountPlan, readAccounts } from "./accounts.ts";
 import { makeAccept } from "./api/accepting.ts";
 import { type ApiServices, makeApp } from "./api/app.ts";
 import { makeAuthenticate } from "./api/auth.ts";
@@ -12,12 +13,14 @@ import { callbackSecret } from "./callback-signing.ts";
 import { type Config, ConfigError } from "./config.ts";
 import { connect, type Db, disconnect } from "./db/client.ts";
 import { pendingMigrations } from "./db/migrate.ts";
-import type { App } from "./domain/app.ts";
+import { type App, routingOf } from "./domain/app.ts";
 import { appsProblems } from "./domain/app-check.ts";
-import type { Providers } from "./domain/routing.ts";
+import type { KindName } from "./domain/kinds/kind.ts";
+import type { Account, Providers, Routing } from "./domain/routing.ts";
 import { makeReach, type Reach } from "./fault-points.ts";
 import { type Metrics, makeMetrics, WORKERS_ONLY } from "./metrics.ts";
-import { makeReplicate } from "./providers/replicate.ts";
+import { makeProviderLog, type ProviderLog } from "./provider-log.ts";
+import { ADAPTERS } from "./providers/adapters.ts";
 import { type Backend, postgresBackend, redisBackend } from "./queue/backend.ts";
 import { makeBoard } from "./queue/board.ts";
 import { openQueues, type Queues } from "./queue/queue.ts";
@@ -28,11 +31,13 @@ import { makeS3Storage } from "./storage/s3.ts";
 import { clearScratch } from "./storage/scratch.ts";
 import type { Storage } from "./storage/storage.ts";
 import { openHealthPort } from "./workers/health.ts";
-import { startWorker } from "./workers/worker.ts";
+import { drainMs, startWorker } from "./workers/worker.ts";
 
 /** Programs as values: main runs them with the environment, tests with whatever they like. */
 export interface Program {
   readonly url: string;
+  /** How long `stop` may take, in ms; 9,000 where it is not said. */
+  readonly stopMs?: number;
   /** Finishes what is under way and closes everything. Repeating is harmless. */
   stop(): Promise<void>;
 }
@@ -43,6 +48,11 @@ interface Parts {
   readonly queues: Queues;
   readonly storage: Storage | LocalStorage;
   readonly providers: Providers;
+  /** Who is asked first for a kind, unless an app or a plan says otherwise. */
+  readonly preference: Readonly<Record<KindName, Routing>>;
+  /** What of the providers is missing, and what works without it. */
+  readonly notes: readonly string[];
+  readonly providerLog: ProviderLog;
   readonly fetchFile: FetchFile;
   readonly fetchToFile: FetchToFile;
   readonly metrics: Metrics;
@@ -65,6 +75,7 @@ export async function startApi(
   checkApps(definitions);
   const parts = makeParts(config, logger, "api");
   const { db, queues } = parts;
+  for (const note of parts.notes) logger.warn(note);
   for (const name of WORKERS_ONLY) parts.metrics.registry.removeSingleMetric(name);
   let draining = false;
   const changes = watchChanges(db, logger);
@@ -103,8 +114,12 @@ export async function startApi(
 }
 
 /** A worker process with its health port. */
-export async function startWorkerProgram(config: Config, logger = makeLogger(config, "worker")): Promise<Program> {
-  checkApps(apps);
+export async function startWorkerProgram(
+  config: Config,
+  logger = makeLogger(config, "worker"),
+  definitions: readonly App[] = apps,
+): Promise<Program> {
+  checkApps(definitions);
   const parts = makeParts(config, logger, "worker");
   // BullMQ retries without a pause on a database that lacks its tables, until memory runs out. A database that cannot
   // be reached is another matter: it is waited for.
@@ -123,9 +138,14 @@ export async function startWorkerProgram(config: Config, logger = makeLogger(con
     webhooks ? { webhooks: config.PUBLIC_URL } : { webhooks: null },
     webhooks ? "providers call back" : "PUBLIC_URL is not https: providers are asked instead of calling back",
   );
+  for (const note of parts.notes) logger.warn(note);
   const worker = startWorker(
     {
       ...parts,
+      routingFor: ({ appId, plan, kind }) => {
+        const app = definitions.find(({ id }) => id === appId);
+        return (app && routingOf(app, plan, kind)) ?? parts.preference[kind];
+      },
       webhookUrl: webhooks
         ? (provider, runId) => `${config.PUBLIC_URL}${webhookPath(config.SIGNING_SECRET, provider, runId)}`
         : null,
@@ -141,6 +161,7 @@ export async function startWorkerProgram(config: Config, logger = makeLogger(con
   const health = await openHealthPort(parts, { host: config.HOST, port: config.HEALTH_PORT, draining: () => draining });
   return {
     url: health.url,
+    stopMs: drainMs(parts.providers),
     stop: once(async () => {
       draining = true;
       await worker.drain();
@@ -202,21 +223,29 @@ export function makeParts(config: Config, logger: Logger, name: string): Parts {
     ? redisBackend(config.REDIS_URL, config.QUEUE_PREFIX)
     : postgresBackend(config.DATABASE_URL);
   const queues = openQueues(backend);
+  const { accounts, preference, notes } = readAccounts(config);
+  const metrics = makeMetrics();
+  const providerLog = makeProviderLog({ db, metrics, logger });
+  // The sandbox's outputs lie on loopback, where nothing else is fetched from.
   const guard = {
-    allowedOrigins: config.SANDBOX_URL && config.AI_PROVIDER === "sandbox" ? [new URL(config.SANDBOX_URL).origin] : [],
+    allowedOrigins: accounts.flatMap(({ baseUrl }) => (baseUrl === null ? [] : [new URL(baseUrl).origin])),
   };
   return {
     db,
     backend,
     queues,
     storage: makeStorage(config),
-    providers: makeProviders(config, logger),
+    providers: makeProviders(accounts, logger, providerLog),
+    preference,
+    notes,
+    providerLog,
     fetchFile: makeGuardedFetch(guard),
     fetchToFile: makeGuardedDownload(guard),
-    metrics: makeMetrics(),
+    metrics,
     reach: makeReach(config.FAULT ?? null),
     logger,
     async close() {
+      await providerLog.stop();
       await queues.close();
       await backend.close();
       await disconnect(db);
@@ -247,21 +276,32 @@ function makeStorage(config: Config): Storage | LocalStorage {
   });
 }
 
-/** The sandbox speaks Replicate's contract, so the same adapter serves both; the name tells them apart on every run. */
-function makeProviders(config: Config, logger: Logger): Providers {
-  const onStrange = (what: string) => logger.warn({ what }, "the provider said something unknown");
-  if (config.AI_PROVIDER === "sandbox")
-    return [makeReplicate({ name: "sandbox", token: "r8_sandbox", baseUrl: `${config.SANDBOX_URL}/v1`, onStrange })];
-  if (!config.REPLICATE_API_TOKEN) throw new Error("readConfig lets no replicate through without a token");
-  return [
-    makeReplicate({
-      name: "replicate",
-      token: config.REPLICATE_API_TOKEN,
-      baseUrl: "https://api.replicate.com/v1",
-      onStrange,
-      ...(config.REPLICATE_WEBHOOK_SECRET ? { webhookSecret: config.REPLICATE_WEBHOOK_SECRET } : {}),
-    }),
-  ];
+/** The accounts of this deployment, those that are named first at the front. */
+function makeProviders(plans: readonly AccountPlan[], logger: Logger, log: ProviderLog): Providers {
+  const [first, ...rest] = plans.map((plan) => makeAccount(plan, logger, log));
+  if (!first) throw new Error("readConfig lets nothing through without an account");
+  return [first, ...rest];
+}
+
+function makeAccount(plan: AccountPlan, logger: Logger, log: ProviderLog): Account {
+  const { name, api, token, baseUrl, webhookSecret, endpoints, models, secondMicroUsd } = plan;
+  const adapter = ADAPTERS.find((each) => each.api === api);
+  if (!adapter) throw new Error(`there is no adapter for ${api}: src/providers/adapters.ts lists them`);
+  const provider = adapter.make({
+    name,
+    token,
+    baseUrl: baseUrl ?? adapter.baseUrl,
+    onCall: log.listen(name, [token, ...(webhookSecret === null ? [] : [webhookSecret])]),
+    onStrange: (what) => logger.warn({ provider: name, what }, "the provider said something unknown"),
+    ...(webhookSecret === null ? {} : { webhookSecret }),
+    ...(endpoints === null ? {} : { endpoints }),
+  });
+  return {
+    ...log.attribute(provider),
+    ...(baseUrl === null && adapter.statusPage !== undefined ? { statusPage: adapter.statusPage } : {}),
+    ...(models === undefined ? {} : { models }),
+    ...(secondMicroUsd === undefined ? {} : { secondMicroUsd }),
+  };
 }
 
 function once(stop: () => Promise<void>): () => Promise<void> {

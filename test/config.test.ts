@@ -77,6 +77,9 @@ describe("the environment", () => {
       ...rest,
       AI_PRIMARY_PROVIDER: "replicate",
       REPLICATE_API_KEY_FILE: file,
+      WAVESPEED_API_TOKEN: "w1",
+      WAVESPEED_API_TOKEN_3: "w3",
+      HUGGINGFACE_API_TOKEN_2: "hf_2",
       NEXT_PUBLIC_APP_URL: "https://app.example/",
       STORAGE_PROVIDER: "aws",
       AWS_S3_BUCKET: "b",
@@ -85,8 +88,10 @@ describe("the environment", () => {
       AWS_REGION: "eu-west-1",
     });
     expect(config).toMatchObject({
-      AI_PROVIDER: "replicate",
-      REPLICATE_API_TOKEN: "r8_from_a_file",
+      AI_PROVIDER: ["replicate"],
+      REPLICATE_API_TOKEN: ["r8_from_a_file"],
+      WAVESPEED_API_KEY: ["w1", "", "w3"],
+      HF_TOKEN: ["", "hf_2"],
       PUBLIC_URL: "https://app.example",
       STORAGE_PROVIDER: "s3",
       S3_BUCKET: "b",

@@ -1,79 +1,130 @@
 import { type RouteState, readStates } from "../db/catalogue-state.ts";
 import type { Db } from "../db/client.ts";
-import type { App } from "../domain/app.ts";
-import { type Model, modelsOf } from "../domain/catalogue.ts";
-import type { KindName } from "../domain/kinds/kind.ts";
-import type { Providers } from "../domain/routing.ts";
+import { type Pause, type ProviderState, readProviderStates } from "../db/provider-states.ts";
+import { type App, routingOf } from "../domain/app.ts";
+import { type Model, modelsOf, type Route } from "../domain/catalogue.ts";
+import type { Fitted } from "../domain/request.ts";
+import { canTake, type Form, isMeant, namesOf, type Providers, routesOn } from "../domain/routing.ts";
 import { ServiceError } from "../errors.ts";
 
 /** What workers found out is believed for so long; saves a query per submission. */
 const FRESH_MS = 10_000;
+/** So much later than the fleet the API knows that an account is paused, or no more. */
+const ACCOUNTS_FRESH_MS = 2_000;
+/** As often as an order tries whether a pause is over. */
+const PAUSED_RETRY_SECONDS = 60;
 
 export interface CatalogueReader {
   /** What is known of the routes of this deployment's providers; at most 10 s old. */
   states(): Promise<readonly RouteState[]>;
-  /** Throws model_gone when no provider of this deployment has the model any more. */
-  checkThere(app: App, kind: KindName, model: Model): Promise<void>;
+  /** What is known of the accounts; at most 2 s old. */
+  accounts(): Promise<readonly ProviderState[]>;
+  /** Throws model_gone when no provider of this deployment has the model for such an order, or none any more. */
+  checkThere(app: App, fitted: Pick<Fitted, "kind" | "model" | "files" | "trainedModel">): Promise<void>;
+  /**
+   * Throws provider_paused when every account that may serve it is paused; at most 2 s late. A pause that nobody has
+   * tried to end although it was time lets submissions through: one of them will. A provider that only does not answer
+   * refuses nobody: jobs wait for it.
+   */
+  checkOpen(app: App, fitted: Pick<Fitted, "kind" | "model" | "plan">): Promise<void>;
 }
 
 export function readCatalogue(db: Db, providers: Providers): CatalogueReader {
-  let known: { readonly states: readonly RouteState[]; readonly until: number } | null = null;
-  let reading: Promise<readonly RouteState[]> | null = null;
-
-  const read = async () => {
-    const states = await readStates(db);
-    known = { states, until: Date.now() + FRESH_MS };
-    return states;
-  };
-  const states = async (): Promise<readonly RouteState[]> => {
-    if (known && known.until > Date.now()) return known.states;
-    reading ??= read().finally(() => {
-      reading = null;
-    });
-    return reading;
-  };
-  const isGone = (model: Model, of: readonly RouteState[]) => {
-    const routes = statesOf(model, providers, of);
-    return routes.length > 0 && routes.every((route) => route.state?.status === "gone");
-  };
+  const states = fresh(FRESH_MS, () => readStates(db));
+  const accounts = fresh(ACCOUNTS_FRESH_MS, () => readProviderStates(db));
+  const isGone = (model: Model, of: readonly RouteState[], form: Form) =>
+    statesOf(model, providers, of).every(({ route, state }) => state?.status === "gone" || !canTake(route, form));
 
   return {
     states,
-    async checkThere(app, kind, model) {
+    accounts,
+    async checkThere(app, { kind, model, files, trainedModel }) {
       const current = await states();
-      if (!isGone(model, current)) return;
+      const form = { hasImage: "image" in files, isTrained: trainedModel !== null };
+      if (!isGone(model, current, form)) return;
       const allowed = app.models[kind]?.allowed;
       const there = modelsOf(kind)
-        .filter((each) => (allowed?.includes(each.alias) ?? true) && !isGone(each, current))
+        .filter((each) => (allowed?.includes(each.alias) ?? true) && !isGone(each, current, form))
         .map(({ alias }) => alias);
       throw new ServiceError(
         "model_gone",
-        `The provider no longer has the model ${model.alias}. ${there.length > 0 ? `Name another one for ${kind}: ${there.join(", ")}` : `No other model for ${kind} is there at the moment: try again later`}. Nothing was charged.`,
+        `${providers.some((account) => routesOn(account, model).some((route) => canTake(route, form))) ? "The provider no longer has" : "No provider of this deployment has"} the model ${model.alias}${form.hasImage && model.limits.image === "optional" ? " for what starts from a picture" : ""}. ${there.length > 0 ? `Name another one for ${kind}: ${there.join(", ")}` : `No other model for ${kind} is there at the moment: try again later`}. Nothing was charged.`,
         {
           fields: [{ pointer: "/model", detail: `is gone; there are: ${there.join(", ") || "none"}` }],
           facts: { models: there },
         },
       );
     },
+    async checkOpen(app, { kind, model, plan }) {
+      const known = await accounts();
+      const routing = routingOf(app, plan, kind);
+      const only = routing && routing.by !== "cost" && routing.others === false ? namesOf(routing) : null;
+      const serving = providers.filter(
+        (account) => routesOn(account, model).length > 0 && (only?.some((name) => isMeant(name, account)) ?? true),
+      );
+      const paused = serving.flatMap(({ name }): (Pause & { provider: string })[] => {
+        const pause = known.find(({ provider }) => provider === name)?.paused;
+        return pause && !pause.untried ? [{ provider: name, ...pause }] : [];
+      });
+      if (serving.length === 0 || paused.length < serving.length) return;
+      const why = paused.map(
+        ({ provider, reason, since }) => `${provider} ${PAUSED[reason]} since ${since.toISOString()}`,
+      );
+      throw new ServiceError(
+        "provider_paused",
+        `Nobody takes orders for ${model.alias} from us: ${why.join(", ")}. It is tried again every minute. Nothing was charged. Send it again in ${PAUSED_RETRY_SECONDS} s.`,
+        {
+          facts: {
+            retryAfter: PAUSED_RETRY_SECONDS,
+            paused: paused.map(({ provider, reason, since }) => ({ provider, reason, since: since.toISOString() })),
+          },
+        },
+      );
+    },
   };
 }
 
+const PAUSED = {
+  provider_no_credit: "has been without credit",
+  provider_auth: "has refused our token",
+} as const satisfies Record<Pause["reason"], string>;
+
+/** What was read is believed for so long; whoever asks meanwhile, or while it is being read, shares it. */
+function fresh<T>(ms: number, read: () => Promise<T>): () => Promise<T> {
+  let known: { readonly value: T; readonly until: number } | null = null;
+  let reading: Promise<T> | null = null;
+  const renew = async () => {
+    const value = await read();
+    known = { value, until: Date.now() + ms };
+    return value;
+  };
+  return async () => {
+    if (known && known.until > Date.now()) return known.value;
+    reading ??= renew().finally(() => {
+      reading = null;
+    });
+    return reading;
+  };
+}
+
+interface StateOfRoute {
+  readonly provider: string;
+  readonly name: string;
+  readonly route: Route;
+  readonly state: RouteState | undefined;
+}
+
 /** The routes by which this deployment can serve a model, with what is known of each. */
-export function statesOf(
-  model: Model,
-  providers: Providers,
-  states: readonly RouteState[],
-): { readonly provider: string; readonly name: string; readonly state: RouteState | undefined }[] {
+export function statesOf(model: Model, providers: Providers, states: readonly RouteState[]): StateOfRoute[] {
   const isTraining = model.limits.trains !== undefined;
-  return providers.flatMap(({ name: provider, api }) =>
-    model.routes
-      .filter((route) => route.api === api)
-      .map((route) => ({
-        provider,
-        name: route.model,
-        state: states.find(
-          (each) => each.provider === provider && each.model === route.model && each.isTraining === isTraining,
-        ),
-      })),
+  return providers.flatMap((account) =>
+    routesOn(account, model).map((route) => ({
+      provider: account.name,
+      name: route.model,
+      route,
+      state: states.find(
+        (each) => each.provider === account.name && each.model === route.model && each.isTraining === isTraining,
+      ),
+    })),
   );
 }

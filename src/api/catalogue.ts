@@ -1,9 +1,10 @@
 import { z } from "zod";
-import { type App, kindsOf, planOf } from "../domain/app.ts";
+import { type App, kindsOf, planOf, routingOf } from "../domain/app.ts";
 import { type Model, modelsOf } from "../domain/catalogue.ts";
 import { kindOf } from "../domain/kinds/all.ts";
 import { KINDS, type KindName } from "../domain/kinds/kind.ts";
 import { fitWish } from "../domain/request.ts";
+import { type Choices, type Circumstances, choose, whyOf } from "../domain/routing.ts";
 import { stylesOf } from "../domain/styles.ts";
 import type { ApiServices, Routes } from "./app.ts";
 import { statesOf } from "./catalogue-state.ts";
@@ -36,10 +37,24 @@ const modelSchema = z
         provider: z.string(),
         name: z.string(),
         status: z.enum(["ok", "gone"]),
+        trouble: z
+          .string()
+          .nullable()
+          .describe("What keeps the account from taking orders now; behind its name, a sentence."),
+        costUsd: z
+          .number()
+          .nullable()
+          .describe("What the provider is expected to take for one output, on average; null: it cannot be asked now."),
         version: z.string().nullable().describe("The one that runs use now; null where the name alone is enough."),
         checkedAt: time.nullable().describe("Null: not asked for yet."),
       }),
     ),
+    chosen: z
+      .object({ provider: z.string(), why: z.string() })
+      .nullable()
+      .describe(
+        "Whom an order of now would go to, on the app's default plan and from words alone where the model takes words, and why; null: nobody can serve it. Weights decide anew for each run.",
+      ),
   })
   .meta({ id: "Model" });
 
@@ -164,6 +179,8 @@ async function modelsFor(
   only: KindName | undefined,
 ): Promise<z.input<typeof modelSchema>[]> {
   const states = await services.catalogue.states();
+  const { providers } = services;
+  const circumstances = { providers, routes: states, states: await services.catalogue.accounts(), now: new Date() };
   const offered = kindsOf(app).filter((each) => (only ?? each) === each);
   const models = new Set(
     offered.flatMap((each) => modelsOf(each).filter(({ alias }) => app.models[each]?.allowed?.includes(alias) ?? true)),
@@ -172,7 +189,14 @@ async function modelsFor(
     const kinds = offered.filter((each) => isOnOffer(app, each, model));
     const routes = statesOf(model, services.providers, states);
     // Of several providers, the one that would be asked.
-    const learned = routes.find(({ state }) => state?.p50 != null)?.state;
+    const choices = choicesNow(services, app, model, kinds, circumstances);
+    const [first] = choices.line;
+    const isFirst = (route: (typeof routes)[number]) =>
+      route.provider === first?.provider.name && route.name === first.route.model;
+    const learned = (
+      routes.find((route) => isFirst(route) && route.state?.p50 != null) ??
+      routes.find(({ state }) => state?.p50 != null)
+    )?.state;
     return {
       alias: model.alias,
       title: model.title,
@@ -185,16 +209,50 @@ async function modelsFor(
         p95: tenths(learned?.p95 ?? model.expectedSeconds.p95),
         samples: learned?.samples ?? 0,
       },
-      status: routes.length > 0 && routes.every(({ state }) => state?.status === "gone") ? "gone" : "ok",
+      status: routes.every(({ state }) => state?.status === "gone") ? "gone" : "ok",
       routes: routes.map(({ provider, name, state }) => ({
         provider,
         name,
         status: state?.status ?? "ok",
+        ...judgedOf(choices, provider, name),
         version: state?.version ?? null,
         checkedAt: state?.checkedAt?.toISOString() ?? null,
       })),
+      chosen: first ? { provider: first.provider.name, why: whyOf(choices, first) } : null,
     };
   });
+}
+
+/** As a usual order of now would find it; what is known of an account may be 2 s old, of a model 10 s. */
+function choicesNow(
+  { preference, jobDeadlineSeconds }: ApiServices,
+  app: App,
+  model: Model,
+  kinds: readonly KindName[],
+  circumstances: Circumstances,
+): Choices {
+  const [kind] = kinds;
+  if (!kind) return { line: [], gone: [], barred: [] };
+  const seconds = app.deadlineSeconds[kind] ?? (model.limits.trains ? 2 * model.timeoutSeconds : jobDeadlineSeconds);
+  return choose(circumstances, {
+    kind,
+    alias: model.alias,
+    routing: routingOf(app, null, kind) ?? preference[kind],
+    runId: crypto.randomUUID(),
+    deadlineAt: new Date(circumstances.now.getTime() + seconds * 1_000),
+    hasImage: model.limits.image === "required",
+    isTrained: false,
+    filmSeconds: Math.min(5, model.limits.seconds?.max ?? 0),
+  });
+}
+
+function judgedOf(
+  { line, gone }: Choices,
+  provider: string,
+  name: string,
+): { trouble: string | null; costUsd: number | null } {
+  const choice = [...line, ...gone].find((each) => each.provider.name === provider && each.route.model === name);
+  return { trouble: choice?.trouble ?? null, costUsd: choice ? choice.microUsd / 1_000_000 : null };
 }
 
 const isOnOffer = (app: App, each: KindName, model: Model) =>

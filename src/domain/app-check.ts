@@ -1,9 +1,10 @@
 import { type App, kindsOf, type Plan, type Rate } from "./app.ts";
-import { findModel, type Model, modelsOf } from "./catalogue.ts";
+import { CATALOGUE, findModel, type Model, modelsOf } from "./catalogue.ts";
 import { kindOf } from "./kinds/all.ts";
 import { KINDS, type KindName } from "./kinds/kind.ts";
 import type { PriceBook, PriceExample, PriceRule } from "./pricing.ts";
 import { fitWish } from "./request.ts";
+import type { Routing } from "./routing.ts";
 
 /**
  * What contradicts itself in the apps' files, each as a sentence that names app and place; empty when all is well. Found
@@ -35,6 +36,9 @@ export function appProblems(app: App): string[] {
         say(`${field} names ${kind}, which the newest price book does not price`);
   for (const [kind, least] of Object.entries(app.minSuccess)) checkWhole(`minSuccess of ${kind}`, least, 1, say);
   for (const [kind, seconds] of Object.entries(app.deadlineSeconds)) checkDeadline(app, kind as KindName, seconds, say);
+  checkRoutings(app, "routing", app.routing, say);
+  for (const [name, { routing }] of Object.entries(app.plans))
+    checkRoutings(app, `plan ${name}: routing`, routing, say);
   checkExperiments(app, say);
   // What is wrong above makes examples fail in ways that say less.
   if (problems.length === 0) for (const book of app.prices) checkExamples(app, book, say);
@@ -58,6 +62,7 @@ function checkNames(app: App, say: Say): void {
   if (!(app.defaultPlan in app.plans))
     say(`defaultPlan "${app.defaultPlan}" is none of its plans: ${Object.keys(app.plans).join(", ") || "it has none"}`);
   checkWhole("signupGrant", app.signupGrant, 0, say);
+  if (app.creditMicroUsd !== undefined) checkWhole("creditMicroUsd", app.creditMicroUsd, 1, say);
   if (app.callbackUrl !== null && !(/^https?:\/\//.test(app.callbackUrl) && URL.canParse(app.callbackUrl)))
     say(`callbackUrl "${app.callbackUrl}" is no http or https address`);
 }
@@ -177,6 +182,32 @@ function checkKind(app: App, kind: KindName, say: Say): void {
         say(`plan ${name}: allows trainings at ${most} pixels, priced up to ${dearest}`);
     }
   }
+}
+
+function checkRoutings(app: App, place: string, routings: App["routing"], say: Say): void {
+  for (const [kind, routing] of Object.entries(routings ?? {}) as [KindName, Routing][]) {
+    const at = `${place} of ${kind}`;
+    if (!(kind in app.prices[0].rules)) say(`${at}: the newest price book does not price ${kind}`);
+    if (routing.by === "cost") continue;
+    const names = routing.by === "order" ? routing.order : Object.keys(routing.weights);
+    for (const twice of doubles(names)) say(`${at}: ${twice} is named twice`);
+    const allowed = modelsOf(kind).filter(({ alias }) => app.models[kind]?.allowed?.includes(alias) ?? true);
+    const able = apisOf(allowed);
+    for (const name of names.filter((each) => !able.includes(apiNamed(each))))
+      say(`${at}: ${name} has no route to any of its models; these have: ${able.join(", ")}`);
+    if (routing.by !== "weight") continue;
+    for (const [name, weight] of Object.entries(routing.weights))
+      if (!Number.isFinite(weight) || weight < 0)
+        say(`${at}: the weight of ${name} is ${weight}, not a number from 0 on`);
+    if (Object.values(routing.weights).every((weight) => weight === 0)) say(`${at}: nobody has a weight`);
+  }
+}
+
+const apisOf = (models: readonly Model[]) => [...new Set(models.flatMap(({ routes }) => routes.map(({ api }) => api)))];
+
+/** Accounts are called after their api: replicate_2, runpod_a40. */
+function apiNamed(account: string): string {
+  return apisOf(CATALOGUE).find((api) => account === api || account.startsWith(`${api}_`)) ?? account;
 }
 
 function aliases(models: readonly Model[]): string {

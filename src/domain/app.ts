@@ -1,5 +1,6 @@
 import type { KindName } from "./kinds/kind.ts";
 import type { PriceBook } from "./pricing.ts";
+import type { Routing } from "./routing.ts";
 
 /** How many in how long; a sliding window. */
 export interface Rate {
@@ -24,6 +25,8 @@ export interface Plan {
   readonly maxTrainingResolution: number;
   /** `request` counts every submission of a user, the others one kind each. */
   readonly rates: Partial<Record<KindName | "request", Rate>>;
+  /** Who serves its users, where that is not as for the others. */
+  readonly routing?: Partial<Record<KindName, Routing>>;
 }
 
 /**
@@ -66,9 +69,13 @@ export interface App {
   readonly overLimit: "clamp" | "refuse";
   /** Submissions for one address of an end user, where the caller names it. */
   readonly addressRate: Rate | null;
+  /** What a credit brings in, in millionths of a dollar; absent: nobody says what is left of a price. */
+  readonly creditMicroUsd?: number;
   /** The newest first. A job keeps the price of the book it was accepted with. The kinds it prices are on offer. */
   readonly prices: readonly [PriceBook, ...PriceBook[]];
   readonly models: Partial<Record<KindName, ModelChoice>>;
+  /** Who serves which kind, by weight, in order or by cost; absent: as the deployment has it (AI_PROVIDER and so on). */
+  readonly routing?: Partial<Record<KindName, Routing>>;
   /** The models' safety checker: always, never, or as each request says (on unless it says `safety: false`). */
   readonly safety: "on" | "off" | "request";
   /** Fewer delivered variants than this is a failed job, unless the request says otherwise. Absent: the kind's own. */
@@ -96,6 +103,11 @@ export function planOf(app: App, name: string | null): { readonly name: string; 
   const plan = app.plans[app.defaultPlan];
   if (!plan) throw new Error(`the app ${app.id} has no plan ${app.defaultPlan}, which it names as its default`);
   return { name: app.defaultPlan, plan };
+}
+
+/** Who is to serve a kind for users of a plan; null: as the deployment has it. */
+export function routingOf(app: App, plan: string | null, kind: KindName): Routing | null {
+  return planOf(app, plan).plan.routing?.[kind] ?? app.routing?.[kind] ?? null;
 }
 
 /** A plan without limits of its own: what the models take is what can be asked for. */

@@ -1,15 +1,27 @@
 import sharp from "sharp";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { aiFreedomStudios } from "../../apps/ai-freedom-studios.ts";
+import { resumeProvider } from "../../src/db/provider-states.ts";
+import { type Backend, startBackend } from "../rig/backend.ts";
 import { type Spine, startSpine } from "../rig/spine.ts";
 import { type Client, clientOf, download } from "./client.ts";
 
+let backend: Backend;
 let spine: Spine;
 let client: Client;
 beforeAll(async () => {
-  spine = await startSpine({ app: "ai-freedom-studios" });
+  // The product's own server, where it attaches what was made to its campaign.
+  backend = await startBackend();
+  spine = await startSpine({
+    apps: [{ ...aiFreedomStudios, callbackUrl: `${backend.origin}/hooks/attach` }],
+    env: { CALLBACK_ORIGINS: backend.origin },
+  });
   client = clientOf(spine);
 });
-afterAll(() => spine?.stop());
+afterAll(async () => {
+  await spine?.stop();
+  await backend?.close();
+});
 afterEach(async () => {
   spine.sandbox.faults.clear();
   expect(await spine.audit()).toEqual({ drift: 0, unsettled: 0, unexplainedRuns: [] });
@@ -73,6 +85,43 @@ test("a film of 15 s from words, which can be waited for", async () => {
   const [run] = await spine.sql`select input from runs where job_id = ${job.id}`;
   expect(run?.["input"]).toMatchObject({ fps: 24, num_frames: 360 });
 }, 90_000);
+
+describe("the end is told to the product's hook, which attaches it to the campaign", () => {
+  const told = async (jobId: string) => {
+    const find = () => backend.genuine(spine, "ai-freedom-studios").filter(({ data }) => data.id === jobId);
+    await expect.poll(() => find().length, { timeout: 20_000 }).toBe(1);
+    return find()[0];
+  };
+
+  test("with the files, which can be fetched, and what the product needs to know where they belong", async () => {
+    const { body: answer } = await image(body("attach", { campaignId: "campaign-9", creativeId: "creative-4" }));
+    const callback = await told(answer.job_id);
+    expect(callback).toMatchObject({
+      type: "job.completed",
+      data: {
+        status: "completed",
+        user: "tenant:attach",
+        metadata: { tenantId: "attach", campaignId: "campaign-9", creativeId: "creative-4" },
+        settlement: { charged: 3, kept: 3, refunded: 0 },
+      },
+    });
+    expect(backend.received.map(({ path }) => path)).toContain("/hooks/attach");
+    expect((await download(callback?.data.resultUrls[0])).length).toBeGreaterThan(0);
+  });
+
+  test("and that there is nothing to attach, when it failed", async () => {
+    const { body: answer } = await image(body("attach", { prompt: "[sandbox: nsfw] refused" }));
+    expect(await told(answer.job_id)).toMatchObject({
+      type: "job.failed",
+      data: {
+        metadata: { campaignId: "campaign-7" },
+        resultUrls: [],
+        failure: { code: "content_refused" },
+        settlement: { charged: 3, kept: 0, refunded: 3 },
+      },
+    });
+  });
+});
 
 test("without generateActual only the price is told: no job, no charge, no account", async () => {
   for (const [ask, credits] of [
@@ -147,16 +196,17 @@ describe("tenants", () => {
 });
 
 describe("what goes wrong is told for the user and for the operator:", () => {
-  test("the provider's account is empty", async () => {
+  test("the provider's account is empty: it waits, and costs nothing when nobody waits with it", async () => {
     spine.sandbox.faults.add({ fault: "no_credit", times: 1, match: {} });
-    const { body: answer } = await image(body("hooli"), { prefer: "wait=30" });
-    expect(answer).toMatchObject({
-      status: "failed",
-      assets: { imageUrls: [], videoUrl: null },
-      job: { errorCode: "provider_no_credit", creditsUsed: 0, newBalance: 500 },
-    });
-    expect(answer.job.error).toMatch(/out of capacity/);
-    expect(answer.job.remedy).toMatch(/Top it up at the provider's billing page/);
+    const { body: answer } = await image(body("hooli"));
+    const waiting = await spine.until(answer.job_id, ({ runs }) => runs[0]?.failure?.code === "provider_no_credit");
+    expect(waiting.status).toBe("processing");
+    expect(waiting.runs[0]?.failure?.message).toMatch(/out of capacity/);
+    expect(waiting.runs[0]?.failure?.remedy).toMatch(/Top it up at the provider's billing page/);
+    await client.post(`/api/jobs/${answer.job_id}/cancel`, {});
+    expect((await spine.ended(answer.job_id)).settlement).toMatchObject({ kept: 0, refunded: 3 });
+    expect(await client.available("tenant:hooli")).toBe(500);
+    await resumeProvider(spine.db, "sandbox");
   });
 
   test("a prediction that nobody knows", async () => {

@@ -1,4 +1,5 @@
 import sharp from "sharp";
+import { Webhook } from "standardwebhooks";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { type Spine, startSpine } from "../rig/spine.ts";
 import { type Client, clientOf, download } from "./client.ts";
@@ -155,6 +156,71 @@ test("a user of the PREMIUM plan has 100 credits, images of 1024 pixels and a se
   const { width = 0, height = 0 } = await sharp(await download(data.urls[0])).metadata();
   expect(width / height).toBeGreaterThan(1.4);
 }, 90_000);
+
+describe("the provider's news at the paths that the product gave it", () => {
+  /** As Replicate sends it: the body is what it answers when it is asked, signed with the account's secret. */
+  async function deliver(path: string, kind: "predictions" | "trainings", id: string) {
+    const theirs = await fetch(`${spine.sandbox.url}/v1/${kind}/${id}`, {
+      headers: { authorization: "Bearer r8_sandbox" },
+    });
+    const raw = await theirs.text();
+    const [message, at] = [`msg_${crypto.randomUUID()}`, new Date()];
+    const headers = {
+      "content-type": "application/json",
+      "webhook-id": message,
+      "webhook-timestamp": String(Math.floor(at.getTime() / 1_000)),
+      "webhook-signature": new Webhook(spine.sandbox.webhookSecret).sign(message, at, raw),
+    };
+    return {
+      genuine: () => spine.call("POST", path, { body: raw, headers, key: null }),
+      forged: () => spine.call("POST", path, { body: raw.replace("{", "{ "), headers, key: null }),
+    };
+  }
+
+  /** Until the provider is done; nobody here looks by himself any more. */
+  async function endedThere(jobId: string): Promise<string> {
+    const running = () => spine.sql`
+      update runs set next_look_at = now() + interval '1 hour' where job_id = ${jobId} and status = 'running'
+      returning provider_run_id as id`;
+    let id = "";
+    const found = async () => {
+      id = (await running())[0]?.["id"] ?? "";
+      return id;
+    };
+    await expect.poll(found, { timeout: 10_000, interval: 20 }).not.toBe("");
+    const bill = () => spine.sandbox.bill().lines.find((line) => line.id === id)?.status;
+    await expect.poll(bill, { timeout: 20_000 }).toBe("succeeded");
+    expect((await spine.call("GET", `/api/jobs/${jobId}`)).body.status).toBe("processing");
+    return id;
+  }
+
+  test("/api/webhooks/training ends a training at once, and a forged one changes nothing", async () => {
+    await plan("gil", "PREMIUM");
+    spine.sandbox.faults.add({ fault: "slow", seconds: 3, times: 1 });
+    const body = { userId: "gil", imageUrls: await uploads(80, 4), triggerWord: "ohwx" };
+    const { data } = (await client.post("/api/ai/train", body)).body;
+    const id = await endedThere(data.trainingId);
+    const news = await deliver("/api/webhooks/training", "trainings", id);
+    expect(await news.forged()).toMatchObject({ status: 401 });
+    expect((await spine.call("GET", `/api/jobs/${data.trainingId}`)).body.status).toBe("processing");
+    expect(await news.genuine()).toMatchObject({ status: 200, body: { received: true } });
+    const done = await client.poll(() => client.get(`/api/ai/train?trainingId=${data.trainingId}`), isOver, 30_000);
+    expect(done.data).toMatchObject({ status: "succeeded", progress: 100 });
+    // A repeated delivery of the same event is taken, and changes nothing.
+    expect(await news.genuine()).toMatchObject({ status: 200 });
+  }, 60_000);
+
+  test("/api/webhooks/generation ends a generation at once", async () => {
+    const answer = await generate("hugo", { prompt: "na serra [sandbox: slow=3]" });
+    const { generationId } = answer.body.data;
+    const id = await endedThere(generationId);
+    const news = await deliver("/api/webhooks/generation", "predictions", id);
+    expect(await news.genuine()).toMatchObject({ status: 200, body: { received: true } });
+    const { data } = await generated(generationId);
+    expect(data).toMatchObject({ status: "succeeded", cost: 1, newBalance: 9 });
+    expect(data.urls).toHaveLength(1);
+  }, 60_000);
+});
 
 describe("what cannot work is told before anything is charged:", () => {
   test("photos, one by one, by the product's own names", async () => {

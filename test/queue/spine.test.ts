@@ -1,5 +1,6 @@
 import sharp from "sharp";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { resumeProvider } from "../../src/db/provider-states.ts";
 import { type Spine, startSpine } from "../rig/spine.ts";
 
 let spine: Spine;
@@ -107,16 +108,20 @@ describe("a generation", () => {
     expect(job.runs).toHaveLength(1);
   });
 
-  test("with the provider's account empty fails with the remedy and gives all back", async () => {
+  test("with the provider's account empty waits for it, with the remedy, and is bought once", async () => {
     spine.sandbox.faults.add({ fault: "no_credit", times: 1, match: { promptContains: "pauper" } });
     const { id } = await spine.submit(generation("pauper"));
-    const job = await spine.ended(id);
-    expect(job).toMatchObject({
-      status: "failed",
-      failure: { code: "provider_no_credit" },
-      settlement: { refunded: 1 },
+    const waiting = await spine.until(id, ({ runs }) => runs[0]?.failure?.code === "provider_no_credit");
+    expect(waiting).toMatchObject({
+      status: "processing",
+      failure: null,
+      runs: [{ attempt: 1, status: "submitting" }],
     });
-    expect(job.failure?.remedy).toMatch(/Top it up/);
+    expect(waiting.runs[0]?.failure?.remedy).toMatch(/Top it up/);
+    await resumeProvider(spine.db, "sandbox");
+    const job = await spine.ended(id);
+    expect(job).toMatchObject({ status: "completed", settlement: { charged: 1, kept: 1 } });
+    expect(job.runs).toHaveLength(1);
   });
 
   test("whose submission was accepted and then cut off is found again, not bought again", async () => {
