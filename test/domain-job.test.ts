@@ -1,11 +1,20 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { provesAbsence, SEND_WINDOW_MS, SENDER_GRACE_MS } from "../src/domain/absence.ts";
+import { provesAbsence, quietAfter, SEND_WINDOW_MS, SENDER_GRACE_MS } from "../src/domain/absence.ts";
 import { agenda, stepsDue } from "../src/domain/agenda.ts";
 import { FAILURES, type FailureCode, failure } from "../src/domain/failure.ts";
 import { type Event, isEnded, JOB_STATUSES, type Job, lastRun, next, variantState } from "../src/domain/job.ts";
 import { settlement } from "../src/domain/pricing.ts";
-import { type IntendedRun, isLive, isMissing, RUN_STATUSES, type Run, type RunStatus } from "../src/domain/run.ts";
+import {
+  type IntendedRun,
+  isLive,
+  isMissing,
+  NOTHING_KNOWN,
+  RUN_STATUSES,
+  type Run,
+  type RunStatus,
+  type Spent,
+} from "../src/domain/run.ts";
 
 const T0 = new Date("2026-11-21T10:00:00Z");
 const at = (seconds: number) => new Date(T0.getTime() + seconds * 1_000);
@@ -40,6 +49,7 @@ function intendedRun(id: string, variant = 0, seconds = 0): IntendedRun {
     input: {},
     destination: null,
     sendBefore: new Date(at(seconds).getTime() + SEND_WINDOW_MS),
+    quietFrom: quietAfter(new Date(at(seconds).getTime() + SEND_WINDOW_MS)),
     expiresAt: at(seconds + 360),
   };
 }
@@ -49,6 +59,7 @@ const intended = (id: string, variant = 0, seconds = 0): Event => ({
   at: at(seconds),
   run: intendedRun(id, variant, seconds),
 });
+const took = (seconds: number, costMicroUsd: number): Spent => ({ seconds, costMicroUsd, costSource: "measured" });
 const submitted = (runId: string): Event => ({ type: "submitted", at: at(1), runId, providerRunId: `theirs-${runId}` });
 const succeeded = (runId: string): Event => ({
   type: "succeeded",
@@ -56,8 +67,7 @@ const succeeded = (runId: string): Event => ({
   runId,
   providerRunId: `theirs-${runId}`,
   outputs: ["https://x/0.png"],
-  seconds: 1,
-  costMicroUsd: 3_000,
+  ...took(1, 3_000),
   trainedVersion: null,
 });
 const stored = (runId: string): Event => ({ type: "stored", at: at(6), runId });
@@ -66,8 +76,9 @@ const failed = (runId: string, code: FailureCode = "provider_failed"): Event => 
   at: at(5),
   runId,
   failure: failure(code, "x"),
+  ...took(2, 40),
 });
-const canceled = (runId: string): Event => ({ type: "canceled", at: at(5), runId });
+const canceled = (runId: string): Event => ({ type: "canceled", at: at(5), runId, ...took(3, 60) });
 const lost = (runId: string): Event => ({ type: "lost", at: at(20), runId, detail: "reset" });
 const abandoned = (runId: string): Event => ({ type: "abandoned", at: at(10), runId });
 const absent = (runId: string, sentAt = at(0)): Event => ({
@@ -304,6 +315,23 @@ describe("a job", () => {
     expect(twice.failure?.code).toBe("lost");
   });
 
+  test("of two variants that are both presumed lost buys the first again, whichever is known first", () => {
+    const two = play(newJob({ variants: 2, minSuccess: 1 }), claimed, intended("a", 0), intended("b", 1));
+    for (const [one, other] of [
+      ["a", "b"],
+      ["b", "a"],
+    ] as const) {
+      const job = play(two, lost("a"), lost("b"), absent(one), absent(other));
+      expect([variantState(job, 0), variantState(job, 1)]).toEqual(["open", "dead"]);
+      const again = play(job, intended("c", 0, 121));
+      expect(play(again, lost("c"), absent("c", at(121))).status).toBe("failed");
+      expect(play(again, submitted("c"), succeeded("c"), stored("c")).status).toBe("completed");
+    }
+    // The one that is bought again already stays the only one.
+    const late = play(two, lost("a"), lost("b"), absent("b"), intended("c", 1, 121), absent("a", at(121)));
+    expect([variantState(late, 0), variantState(late, 1)]).toEqual(["dead", "live"]);
+  });
+
   test("is never bought again after a presumed loss when its kind forbids it", () => {
     const job = play(newJob({ maxRebuys: 0 }), claimed, intended("1"), lost("1"), absent("1"));
     expect(job.status).toBe("failed");
@@ -389,7 +417,41 @@ describe("a job", () => {
   test("that has ended still notes an orphan, and is moved by nothing of it", () => {
     const ended = play(newJob({ maxRebuys: 0 }), claimed, intended("1"), lost("1"), absent("1"));
     const booked = play(ended, submitted("1"), cancelSent("1"), canceled("1"));
-    expect(booked.runs[0]).toMatchObject({ status: "failed", providerRunId: "theirs-1", costMicroUsd: 0 });
+    expect(booked.runs[0]).toMatchObject({ status: "failed", providerRunId: "theirs-1", ...took(3, 60) });
+    expect({ ...booked, runs: [] }).toEqual({ ...ended, runs: [] });
+    // Nobody can tell what it cost: booked as nothing, and without anybody's word for it.
+    const unpriced = play(ended, submitted("1"), { ...canceled("1"), ...NOTHING_KNOWN } as Event);
+    expect(unpriced.runs[0]).toMatchObject({ costMicroUsd: 0, costSource: null });
+  });
+
+  test("notes what a failed and a canceled run cost, and what nobody can tell", () => {
+    const out = play(newJob({ maxAttempts: 1 }), claimed, intended("r"), submitted("r"));
+    expect(out.runs[0]).toMatchObject(NOTHING_KNOWN);
+    expect(next(out, failed("r")).runs[0]).toMatchObject({ status: "failed", ...took(2, 40) });
+    expect(next(out, canceled("r")).runs[0]).toMatchObject({ status: "canceled", ...took(3, 60) });
+    const reported: Spent = { seconds: null, costMicroUsd: 7, costSource: "reported" };
+    expect(next(out, { ...failed("r"), ...reported } as Event).runs[0]).toMatchObject(reported);
+    expect(play(out, succeeded("r"), storeFailed("r", false)).runs[0]).toMatchObject({
+      status: "failed",
+      ...took(1, 3_000),
+    });
+  });
+
+  test("whose call was the whole run is bought and over in one go", () => {
+    const sending = play(newJob(), claimed, intended("1"));
+    expect(play(sending, submitted("1"), succeeded("1")).runs[0]).toMatchObject({ status: "storing" });
+    expect(play(sending, submitted("1"), failed("1", "content_refused"))).toMatchObject({ status: "failed" });
+    // Its sender only stood still: what it says is true all the same.
+    expect(play(sending, abandoned("1"), submitted("1"), succeeded("1")).runs[0]).toMatchObject({ status: "storing" });
+  });
+
+  test("that nobody can confirm is not bought again, and its cost is still noted should anybody tell", () => {
+    const unconfirmed: Event = { ...failed("1", "unconfirmed"), ...NOTHING_KNOWN } as Event;
+    const ended = play(newJob(), claimed, intended("1"), lost("1"), unconfirmed);
+    expect(ended).toMatchObject({ status: "failed", failure: { code: "unconfirmed" }, runs: [NOTHING_KNOWN] });
+    expect(settlement(ended, 5)).toMatchObject({ kept: 0 });
+    const booked = play(ended, submitted("1"), succeeded("1"));
+    expect(booked.runs[0]).toMatchObject({ status: "failed", providerRunId: "theirs-1", ...took(1, 3_000) });
     expect({ ...booked, runs: [] }).toEqual({ ...ended, runs: [] });
   });
 

@@ -32,6 +32,7 @@ import type { State } from "./model/state.ts";
  * | absence counted from the order's first moment          |        | 11 steps: written late by a vanished one |
  * | absence that does not name its sending                 |        | 16 steps: armed again meanwhile          |
  * | the list lags longer than LOST_AFTER covers            |        | 11 steps; the orphan is found, stopped   |
+ * | no list, taken for an empty one                        |        | bought again while the first one runs    |
  *
  * Left out alone, these break no promise: the epoch or the look at what the intent changed (each does the other's work),
  * the second reading (time does it), the one settlement per job (the row lock does it), the webhook's id (it saves the
@@ -161,6 +162,15 @@ describe("without a guard there is a way to pay twice", () => {
       "  5 s  the provider accepts 2",
     ]);
   });
+});
+
+test("a provider without a list is paid once, and twice if nothing is taken for an empty list", () => {
+  // A webhook that may never come is all that can tell; without one the run waits for its own time limit.
+  const unlistable = { listIsReadable: false, properties: ["paid twice", "bought too often", "untrue"] } as const;
+  expectSafe(unlistable, 1_000);
+  const story = mustGoWrong({ ...unlistable, guards: { unlistable: false }, properties: ["paid twice"] });
+  expect(story.wrong).toBe("paid twice");
+  expect(story.lines.join("\n")).toContain("a watch learns that 1 is absent");
 });
 
 describe("without a guard another promise breaks", () => {

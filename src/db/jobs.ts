@@ -15,6 +15,8 @@ export interface JobRecord {
   readonly userId: string;
   readonly kind: KindName;
   readonly model: string;
+  /** The user's plan when it was accepted; null: from before plans were kept. */
+  readonly plan: string | null;
   readonly input: unknown;
   /** Input field → asset id. */
   readonly files: Readonly<Record<string, string>>;
@@ -175,9 +177,13 @@ async function writeRun(tx: Queryable, before: JobRecord, run: Run, lookAt: Date
   const { id: jobId } = before.job;
   const old = before.job.runs.find((each) => each.id === run.id);
   const look = nextLook(run, old, lookAt, before.now);
+  // Only what was never accepted is ordered anew; the input is not written again with each fact.
+  const isReordered = old !== undefined && old.input !== run.input;
   const columns = {
     status: run.status,
     version: run.version,
+    routeWhy: run.routeWhy ?? null,
+    ...(isReordered ? { provider: run.provider, model: run.model, input: run.input } : {}),
     destination: run.destination,
     providerRunId: run.providerRunId,
     sendBefore: run.sendBefore,
@@ -195,6 +201,7 @@ async function writeRun(tx: Queryable, before: JobRecord, run: Run, lookAt: Date
     endedAt: run.endedAt,
     seconds: run.seconds,
     costMicroUsd: run.costMicroUsd,
+    costSource: run.costSource,
     trainedVersion: run.trainedVersion,
     ...(look === undefined ? {} : { nextLookAt: look }),
   };
@@ -217,8 +224,8 @@ function toEventRow(event: Event): { type: string; runId: string | null; detail:
   const { type, at, ...rest } = event;
   const detail = JSON.parse(JSON.stringify(rest), (_, value) => (typeof value === "string" ? storable(value) : value));
   if (event.type === "intended") {
-    const { provider, model, version, variant } = event.run;
-    return { type, at, runId: event.run.id, detail: { variant, provider, model, version } };
+    const { provider, model, version, variant, routeWhy: why = null } = event.run;
+    return { type, at, runId: event.run.id, detail: { variant, provider, model, version, why } };
   }
   delete detail["runId"];
   return { type, at, runId: "runId" in event ? event.runId : null, detail };
@@ -245,13 +252,14 @@ function toRecord(
     startedAt: row.startedAt,
     endedAt: row.endedAt,
   };
-  const { appId, userId, kind, model, input, files, credits, createdAt, version, epoch, vanished } = row;
+  const { appId, userId, kind, model, plan, input, files, credits, createdAt, version, epoch, vanished } = row;
   return {
     job,
     appId,
     userId,
     kind,
     model,
+    plan,
     input,
     files,
     credits,
@@ -273,6 +281,7 @@ function toRun(row: typeof runs.$inferSelect): Run {
     looks: ____,
     readings: _____,
     progress: ______,
+    goneAt: _______,
     ...same
   } = row;
   return { ...same, failure: failureCode ? failure(failureCode, failureDetail ?? "") : null };

@@ -19,6 +19,10 @@ export interface DueLook {
   /** From when on nobody writes it any more. */
   readonly quietFrom: Date;
   readonly expiresAt: Date;
+  /** When we asked the provider to stop it. */
+  readonly cancelSentAt: Date | null;
+  /** Since when the provider says that it does not know it. */
+  readonly goneAt: Date | null;
   /** How often it was looked at before. */
   readonly looks: number;
   /** How often the provider's list was read to its end before, and did not show it. */
@@ -41,6 +45,7 @@ export async function claimLooks(db: Db, limit: number): Promise<DueLook[]> {
       (extract(epoch from coalesce(sent_at, created_at)) * 1000)::float8 as sent,
       (extract(epoch from coalesce(quiet_from, send_before + make_interval(secs => ${SENDER_GRACE_MS / 1_000}), sent_at, created_at)) * 1000)::float8 as quiet,
       (extract(epoch from expires_at) * 1000)::float8 as expires,
+      (extract(epoch from cancel_sent_at) * 1000)::float8 as stopped, (extract(epoch from gone_at) * 1000)::float8 as gone,
       (extract(epoch from now()) * 1000)::float8 as now`);
   return rows.map((row) => ({
     runId: row["id"] as string,
@@ -57,10 +62,14 @@ export async function claimLooks(db: Db, limit: number): Promise<DueLook[]> {
     sentAt: new Date(row["sent"] as number),
     quietFrom: new Date(row["quiet"] as number),
     expiresAt: new Date(row["expires"] as number),
+    cancelSentAt: toTime(row["stopped"]),
+    goneAt: toTime(row["gone"]),
     now: new Date(row["now"] as number),
     readAt: performance.now(),
   }));
 }
+
+const toTime = (ms: unknown) => (typeof ms === "number" ? new Date(ms) : null);
 
 export interface Looked {
   readonly runId: string;
@@ -71,6 +80,8 @@ export interface Looked {
   readonly answered: boolean;
   /** The provider's list was read to its end, and does not show it. */
   readonly unlisted?: boolean;
+  /** The provider says that it does not know the run. */
+  readonly gone?: boolean;
 }
 
 /**
@@ -80,22 +91,25 @@ export interface Looked {
 export async function noteLooks(db: Db, looked: readonly Looked[]): Promise<void> {
   if (looked.length === 0) return;
   const rows = JSON.stringify(
-    looked.map(({ runId, nextInMs, progress, answered, unlisted = false }) => ({
+    looked.map(({ runId, nextInMs, progress, answered, unlisted = false, gone = false }) => ({
       id: runId,
       next: nextInMs,
       progress,
       answered,
       unlisted,
+      gone,
     })),
   );
   await db.execute(sql`
     update runs set
       looks = looks - case when seen.answered then 0 else 1 end,
       readings = readings + case when seen.unlisted then 1 else 0 end,
+      gone_at = case when seen.gone then coalesce(gone_at, now()) when seen.answered then null else gone_at end,
       progress = coalesce(greatest(seen.progress, runs.progress), runs.progress),
       next_look_at = case when next_look_at <= now() or (seen.next is null and status <> 'failed') then next_look_at
                           else now() + make_interval(secs => seen.next / 1000.0) end
-    from jsonb_to_recordset(${rows}::text::jsonb) as seen(id uuid, next float8, progress real, answered boolean, unlisted boolean)
+    from jsonb_to_recordset(${rows}::text::jsonb) as seen(id uuid, next float8, progress real, answered boolean, unlisted boolean,
+      gone boolean)
     where runs.id = seen.id and runs.next_look_at is not null`);
 }
 
@@ -134,7 +148,7 @@ export async function noteWebhook(db: Db, entry: InboxEntry): Promise<boolean> {
                             else least(next_look_at, now() + make_interval(secs => ${PROGRESS_PAUSE_SECONDS})) end
       where id = ${entry.runId} and (status in ('submitting', 'unknown', 'running')
           -- Presumed lost, and there after all: the look decides whether it goes on or is stopped.
-          or (status = 'failed' and failure_code = 'lost' and cost_micro_usd is null))
+          or (status = 'failed' and failure_code in ('lost', 'unconfirmed') and cost_micro_usd is null))
         and (provider_run_id = ${entry.providerRunId} or (provider_run_id is null and not exists (
           select 1 from runs other where other.provider = ${entry.provider} and other.provider_run_id = ${entry.providerRunId})))`);
     return true;

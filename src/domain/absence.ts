@@ -11,12 +11,19 @@ export const SEND_WINDOW_MS = 10_000;
 /** After that instant: a socket lives 15 s at most, and is destroyed then. */
 export const SENDER_GRACE_MS = 16_000;
 
+/** By how much the end of a socket may be late. */
+const SOCKET_SLACK_MS = 1_000;
+
 /** A list that was read once may have been read a moment too early. */
 const LEAST_READINGS = 2;
 
-/** From when on nothing of an order is on its way, if its sender never says so itself. */
-export function quietAfter(sendBefore: Date): Date {
-  return new Date(sendBefore.getTime() + SENDER_GRACE_MS);
+/**
+ * From when on nothing of an order is on its way, if its sender never says so itself. `submitMs`: how long the call may
+ * take where it is the whole run, and its socket lives so long.
+ */
+export function quietAfter(sendBefore: Date, submitMs = 0): Date {
+  const graceMs = Math.max(SENDER_GRACE_MS, submitMs + SOCKET_SLACK_MS);
+  return new Date(sendBefore.getTime() + graceMs);
 }
 
 export interface Search {

@@ -22,7 +22,20 @@ export const FAILURES = {
   input_too_large: {
     retryable: false,
     says: "The input is too large for the model.",
-    remedy: "The provider refused the size of the input (413). Send a smaller file.",
+    remedy:
+      "The provider refused the size of the input (413), or uploads of that size. Send a smaller file; where the detail says so, use a store that the provider can reach.",
+  },
+  input_unreachable: {
+    retryable: false,
+    says: "The image service cannot be given this file.",
+    remedy:
+      "The provider takes no uploads and cannot read the file where it lies. Use a store that it can reach (STORAGE_PROVIDER=s3).",
+  },
+  input_missing: {
+    retryable: false,
+    says: "A file of this request is no longer there. Send it again with a new request.",
+    remedy:
+      "An input, or the weights of a trained model, was deleted before it was ordered. Check what removes files from the store. Nothing was bought.",
   },
   input_refused: {
     retryable: false,
@@ -59,6 +72,12 @@ export const FAILURES = {
     retryable: true,
     says: "The image service did not confirm the work.",
     remedy: "The answer to our submission was lost and the provider's list shows that it does not exist there.",
+  },
+  unconfirmed: {
+    retryable: false,
+    says: "The image service did not confirm the work. Its credits were returned.",
+    remedy:
+      "The answer to our submission was lost, and this provider has no list to look into: whether it was done, and billed, only its invoice tells. It is not bought again.",
   },
   provider_failed: {
     retryable: false,

@@ -1,4 +1,3 @@
-import { quietAfter } from "./absence.ts";
 import { FAILURES, type Failure, failure } from "./failure.ts";
 import {
   endRun,
@@ -8,6 +7,7 @@ import {
   isPostponed,
   moveOrphan,
   moveRun,
+  NOTHING_KNOWN,
   type Run,
   type RunEvent,
 } from "./run.ts";
@@ -109,14 +109,20 @@ function intend(job: Job, intended: IntendedRun, sentAt: Date): Job {
   if (variantState(job, intended.variant) !== "open") return job;
   if (last && isPostponed(last)) {
     if (last.id !== intended.id) return job;
+    // A training that was prepared for an account goes to no other.
+    if (last.destination !== null && last.provider !== intended.provider) return job;
     return withRun(job, last.id, (run) => ({
       ...run,
-      // What was never accepted may be ordered in the version, and into the model, that are known by now.
+      // What was never accepted may be ordered from somebody else, and in the version that is known by now.
+      provider: intended.provider,
+      model: intended.model,
       version: intended.version,
+      input: intended.input,
       destination: intended.destination,
+      routeWhy: intended.routeWhy ?? null,
       sendBefore: intended.sendBefore,
       sentAt,
-      quietFrom: quietAfter(intended.sendBefore),
+      quietFrom: intended.quietFrom,
       notBefore: null,
       expiresAt: intended.expiresAt,
     }));
@@ -126,15 +132,13 @@ function intend(job: Job, intended: IntendedRun, sentAt: Date): Job {
   const run: Run = {
     ...intended,
     sentAt,
-    quietFrom: quietAfter(intended.sendBefore),
     attempt: (last?.attempt ?? 0) + 1,
     status: "submitting",
     providerRunId: null,
     notBefore: null,
     outputs: [],
     trainedVersion: null,
-    seconds: null,
-    costMicroUsd: null,
+    ...NOTHING_KNOWN,
     storeAttempts: 0,
     failure: null,
     cancelSentAt: null,
@@ -218,8 +222,14 @@ function mayBuy(job: Job): boolean {
 
 function mayBuyAgain(job: Job, run: Run, why: Failure): boolean {
   if (!FAILURES[why.code].retryable || run.attempt >= job.maxAttempts) return false;
-  if (why.code !== "lost") return true;
-  return job.runs.filter((each) => each.status === "failed" && each.failure?.code === "lost").length <= job.maxRebuys;
+  return why.code !== "lost" || rebuysOf(job).includes(run);
+}
+
+/** The lost runs in whose place another one was bought, or may be: those that were, and then the first of the others. */
+function rebuysOf(job: Job): Run[] {
+  const lost = job.runs.filter((each) => each.status === "failed" && each.failure?.code === "lost");
+  const isReplaced = (run: Run) => lastRun(job, run.variant) !== run;
+  return [...lost.filter(isReplaced), ...lost.filter((run) => !isReplaced(run))].slice(0, job.maxRebuys);
 }
 
 /** The job can no longer succeed, or nobody wants it any more: what still runs is to be stopped. */

@@ -3,6 +3,7 @@ import { type Family, findModel, type Model, modelsOf } from "./catalogue.ts";
 import { kindOf } from "./kinds/all.ts";
 import type { Clamp, FieldProblem, FileRef, KindName } from "./kinds/kind.ts";
 import { type Measure, mostPriced, type Price, type PriceBook, priceOf } from "./pricing.ts";
+import { spread } from "./spread.ts";
 
 /** What a caller asks for, parsed by the schema of its kind. */
 export interface Wish {
@@ -163,15 +164,6 @@ export function armOf(arms: readonly [Arm, ...Arm[]], subject: string): Arm {
     if (at < passed) return arm;
   }
   return arms[0];
-}
-
-/** 32 bits of a text, evenly spread: FNV-1a with the finish of MurmurHash3. */
-function spread(text: string): number {
-  let hash = 0x811c9dc5;
-  for (const letter of text) hash = Math.imul(hash ^ (letter.codePointAt(0) ?? 0), 0x01000193);
-  hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
-  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
-  return (hash ^ (hash >>> 16)) >>> 0;
 }
 
 function withSafety(app: App, input: unknown): { input: unknown; problems: FieldProblem[] } {

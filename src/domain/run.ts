@@ -17,8 +17,24 @@ import { type Failure, failure } from "./failure.ts";
 export const RUN_STATUSES = ["submitting", "unknown", "running", "storing", "stored", "failed", "canceled"] as const;
 export type RunStatus = (typeof RUN_STATUSES)[number];
 
-/** One paid execution at a provider. What was ordered never changes after the run was intended. */
-export interface Run {
+/** Whose figure a cost is: the provider's own, or ours, from seconds or units and the price of the day. */
+export type CostSource = "reported" | "measured";
+
+/** What a run took of us. */
+export interface Spent {
+  /** Billed seconds as the provider tells them; null when it does not. */
+  readonly seconds: number | null;
+  /** In millionths of a dollar; null: nobody can tell. */
+  readonly costMicroUsd: number | null;
+  /** Null: nobody's figure, or one from before sources were noted. */
+  readonly costSource: CostSource | null;
+}
+
+/**
+ * One paid execution at a provider. What was ordered never changes from the first byte on, unless the provider says that
+ * it was not accepted.
+ */
+export interface Run extends Spent {
   readonly id: string;
   /** Which of the job's outputs this run is to deliver, 0-based. */
   readonly variant: number;
@@ -29,6 +45,8 @@ export interface Run {
   readonly model: string;
   readonly version: string | null;
   readonly input: Readonly<Record<string, unknown>>;
+  /** Why it was ordered there and nowhere else; null: from before reasons were kept. */
+  readonly routeWhy?: string | null;
   /** Of a training, the provider's model that it writes to; null: it is no training. */
   readonly destination: string | null;
   readonly providerRunId: string | null;
@@ -45,10 +63,6 @@ export interface Run {
   readonly outputs: readonly string[];
   /** Of a training, what the provider made of it: owner/name:version. */
   readonly trainedVersion: string | null;
-  /** Billed seconds as the provider tells them; null when it does not. */
-  readonly seconds: number | null;
-  /** What the run cost us, in millionths of a dollar; null until it succeeded, or until an orphan's end. */
-  readonly costMicroUsd: number | null;
   readonly storeAttempts: number;
   readonly failure: Failure | null;
   /** When we asked the provider to stop; asked once. */
@@ -59,9 +73,11 @@ export interface Run {
 /** What is committed before the first byte is written. */
 export type IntendedRun = Pick<
   Run,
-  "id" | "variant" | "provider" | "model" | "version" | "input" | "destination" | "expiresAt"
+  "id" | "variant" | "provider" | "model" | "version" | "input" | "routeWhy" | "destination" | "expiresAt"
 > & {
   readonly sendBefore: Date;
+  /** From when on nothing of it is on its way, if its sender never says so. */
+  readonly quietFrom: Date;
 };
 
 /** Facts about one run. Applying one twice, late or out of order changes nothing that was already known. */
@@ -87,16 +103,14 @@ export type RunEvent =
       readonly sentAt: Date;
       readonly detail: string;
     }
-  | {
+  | (Spent & {
       readonly type: "succeeded";
       readonly at: Date;
       readonly runId: string;
       readonly providerRunId: string;
       readonly outputs: readonly string[];
-      readonly seconds: number | null;
-      readonly costMicroUsd: number;
       readonly trainedVersion: string | null;
-    }
+    })
   | { readonly type: "stored"; readonly at: Date; readonly runId: string }
   /** `until` null: given up, its output is lost to us. */
   | {
@@ -106,8 +120,8 @@ export type RunEvent =
       readonly until: Date | null;
       readonly failure: Failure;
     }
-  | { readonly type: "failed"; readonly at: Date; readonly runId: string; readonly failure: Failure }
-  | { readonly type: "canceled"; readonly at: Date; readonly runId: string }
+  | (Spent & { readonly type: "failed"; readonly at: Date; readonly runId: string; readonly failure: Failure })
+  | (Spent & { readonly type: "canceled"; readonly at: Date; readonly runId: string })
   | { readonly type: "cancel_sent"; readonly at: Date; readonly runId: string };
 
 export function moveRun(run: Run, event: RunEvent): Run {
@@ -163,8 +177,7 @@ export function moveRun(run: Run, event: RunEvent): Run {
             status: "storing",
             providerRunId: event.providerRunId,
             outputs: event.outputs,
-            seconds: event.seconds,
-            costMicroUsd: event.costMicroUsd,
+            ...spent(event),
             trainedVersion: event.trainedVersion,
             sendBefore: null,
             notBefore: null,
@@ -179,17 +192,29 @@ export function moveRun(run: Run, event: RunEvent): Run {
       return { ...run, storeAttempts: run.storeAttempts + 1, notBefore: event.until, failure: event.failure };
     case "failed":
       // The provider said "succeeded" before: a later word of it cannot take that back.
-      return isLive(run) && run.status !== "storing" ? endRun(run, "failed", event.at, event.failure) : run;
+      return isLive(run) && run.status !== "storing"
+        ? { ...endRun(run, "failed", event.at, event.failure), ...spent(event) }
+        : run;
     case "canceled":
-      return isLive(run) && run.status !== "storing" ? endRun(run, "canceled", event.at, null) : run;
+      return isLive(run) && run.status !== "storing"
+        ? { ...endRun(run, "canceled", event.at, null), ...spent(event) }
+        : run;
     case "cancel_sent":
       return run.status === "running" && !run.cancelSentAt ? { ...run, cancelSentAt: event.at } : run;
   }
 }
 
-/** It was presumed lost, and nothing is known yet of what it came to. */
+function spent({ seconds, costMicroUsd, costSource }: Spent): Spent {
+  return { seconds, costMicroUsd, costSource };
+}
+
+/** Spent on what was never accepted, or on what nobody can tell of. */
+export const NOTHING_KNOWN: Spent = { seconds: null, costMicroUsd: null, costSource: null };
+
+/** It was presumed lost, or never confirmed, and nothing is known yet of what it came to. */
 export function isMissing(run: Pick<Run, "status" | "failure" | "costMicroUsd">): boolean {
-  return run.status === "failed" && run.failure?.code === "lost" && run.costMicroUsd === null;
+  const code = run.failure?.code;
+  return run.status === "failed" && (code === "lost" || code === "unconfirmed") && run.costMicroUsd === null;
 }
 
 /** A missing run that nobody wants any more: whose it is, that it was told to stop, and what it cost us. */
@@ -204,15 +229,19 @@ export function moveOrphan(run: Run, event: RunEvent): Run {
       return {
         ...run,
         providerRunId: event.providerRunId,
-        seconds: event.seconds,
-        costMicroUsd: event.costMicroUsd,
+        ...booked(event),
       };
     case "failed":
     case "canceled":
-      return { ...run, costMicroUsd: 0 };
+      return { ...run, ...booked(event) };
     default:
       return run;
   }
+}
+
+/** With a figure in any case: without one it would be missing still. */
+function booked(event: Spent): Spent {
+  return { ...spent(event), costMicroUsd: event.costMicroUsd ?? 0 };
 }
 
 export function endRun(run: Run, status: "stored" | "failed" | "canceled", at: Date, why: Failure | null): Run {

@@ -74,6 +74,8 @@ async function work(services: Services, leases: Leases, claimed: JobRecord): Pro
   for (let turn = 0; turn < MOST_TURNS; turn++) {
     const steps = stepsDue(record.job, record.now);
     if (steps.length === 0 && (await release(db, jobId, record))) return null;
+    // Who drains buys no more: the call may take minutes, and another worker has them.
+    if (services.stop.aborted && steps.some(({ type }) => type === "submit")) return 0;
     const current: JobRecord = record;
     const outcomes = await Promise.allSettled(steps.map((step) => take(services, current, step)));
     const troubles = outcomes.flatMap((outcome) => (outcome.status === "rejected" ? [outcome.reason as unknown] : []));
@@ -105,6 +107,7 @@ async function take(services: Services, record: JobRecord, step: Step): Promise<
       if (!step.run.providerRunId) throw new Error(`run ${step.run.id} is running without a provider's id`);
       await providerOf(services, step.run.provider).cancel({
         providerRunId: step.run.providerRunId,
+        model: step.run.model,
         isTraining: step.run.destination !== null,
       });
       await services.reach("cancel.sent", id);

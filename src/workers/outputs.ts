@@ -10,6 +10,7 @@ import { checkSafetensors } from "../storage/safetensors.ts";
 import { withScratch } from "../storage/scratch.ts";
 import { extractFromTar } from "../storage/tar.ts";
 import { inspectVideo } from "../storage/video.ts";
+import { readingInline } from "./inline.ts";
 import type { Services } from "./services.ts";
 
 /**
@@ -42,13 +43,14 @@ export async function storeOutput(
     key: `${services.prefixOf(record.appId)}/jobs/${record.job.id}/${run.variant}-${run.id}-${position}`,
     common: { appId: record.appId, jobId: record.job.id, runId: run.id, position },
   };
+  const reading = readingInline(services, run.id, position);
   switch (record.kind) {
     case "video":
-      return storeVideo(services, record, place, url);
+      return storeVideo(reading, record, place, url);
     case "training":
-      return storeWeights(services, record, place, url);
+      return storeWeights(reading, record, place, url);
     default:
-      return storeImage(services, record, place, url);
+      return storeImage(reading, record, place, url);
   }
 }
 

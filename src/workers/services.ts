@@ -1,12 +1,15 @@
 import type { Logger } from "pino";
 import type { Db } from "../db/client.ts";
-import type { Providers } from "../domain/routing.ts";
+import type { KindName } from "../domain/kinds/kind.ts";
+import type { Providers, Routing } from "../domain/routing.ts";
 import type { Reach } from "../fault-points.ts";
 import type { Metrics } from "../metrics.ts";
 import type { Queues } from "../queue/queue.ts";
 import type { FetchFile, FetchToFile } from "../storage/guarded-fetch.ts";
 import type { GuardedPost } from "../storage/guarded-post.ts";
 import type { Storage } from "../storage/storage.ts";
+import type { Bulkheads } from "./bulkheads.ts";
+import type { Known } from "./circumstances.ts";
 
 /** What a worker acts with. */
 export interface Services {
@@ -14,6 +17,15 @@ export interface Services {
   readonly queues: Queues;
   readonly storage: Storage;
   readonly providers: Providers;
+  /** Who is to serve a job: as its app and plan have it, or the deployment. */
+  readonly routingFor: (job: {
+    readonly appId: string;
+    readonly plan: string | null;
+    readonly kind: KindName;
+  }) => Routing;
+  /** What the fleet knows of accounts and routes, at most a second old. */
+  readonly circumstances: () => Promise<Known>;
+  readonly bulkheads: Bulkheads;
   readonly fetchFile: FetchFile;
   readonly fetchToFile: FetchToFile;
   /** What the keys of an app's files begin with. */

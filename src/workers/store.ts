@@ -6,6 +6,7 @@ import { ArchiveRefused } from "../storage/archive-refused.ts";
 import { FetchRefused } from "../storage/guarded-fetch.ts";
 import { ImageRefused } from "../storage/image.ts";
 import { VideoRefused } from "../storage/video.ts";
+import { dropInline } from "./inline.ts";
 import { storeOutput } from "./outputs.ts";
 import type { Services } from "./services.ts";
 
@@ -31,6 +32,7 @@ export async function store(services: Services, record: JobRecord, run: Run): Pr
     await services.reach("store.kept", record.job.id);
     await learn(services, record.job.id, [{ type: "stored", at: timeBy(record), runId: run.id }], { assets });
     await services.reach("store.recorded", record.job.id);
+    await forget(services, run);
   } catch (error) {
     // Broken off by us: no fault of the output, and not an attempt.
     if (services.stop.aborted) throw error;
@@ -46,7 +48,14 @@ export async function store(services: Services, record: JobRecord, run: Run): Pr
       "could not store an output",
     );
     await learn(services, record.job.id, [{ type: "store_failed", at, runId: run.id, until, failure: why }]);
+    if (until === null) await forget(services, run);
   }
+}
+
+async function forget(services: Services, run: Run): Promise<void> {
+  await dropInline(services, run).catch((error: unknown) =>
+    services.logger.warn({ err: error, run_id: run.id }, "an inline output stays: a chore removes it"),
+  );
 }
 
 class Unusable extends Error {

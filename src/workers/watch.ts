@@ -2,14 +2,16 @@ import { type Applied, timeBy } from "../db/jobs.ts";
 import { claimLooks, type DueLook, findRunByProviderId, hasUnanswered, type Looked, noteLooks } from "../db/looks.ts";
 import { provesAbsence } from "../domain/absence.ts";
 import { stepsDue } from "../domain/agenda.ts";
-import { costOf, type Route } from "../domain/catalogue.ts";
+import type { Route } from "../domain/catalogue.ts";
+import { type End, spentOn } from "../domain/cost.ts";
 import { failure } from "../domain/failure.ts";
 import type { Event } from "../domain/job.ts";
 import { lookDelayMs } from "../domain/pacing.ts";
-import { type Look, type Provider, ProviderUnreachable, type Succeeded } from "../domain/provider.ts";
+import { type Look, type Provider, ProviderUnreachable, type RunRef } from "../domain/provider.ts";
 import { modelOfRun } from "../domain/routing.ts";
-import { isMissing } from "../domain/run.ts";
+import { isMissing, NOTHING_KNOWN } from "../domain/run.ts";
 import { learn } from "../learn.ts";
+import { type Sold, toEndEvent } from "./ends.ts";
 import { type Loop, repeat } from "./loop.ts";
 import type { Services } from "./services.ts";
 import { providerOf, toOrder } from "./submit.ts";
@@ -64,101 +66,144 @@ export function watch(services: Services): Loop {
 const GIVE_UP_AFTER_EXPIRY_MS = 3_600_000;
 /** A provider may not show yet what it has just accepted. */
 const NEWBORN_MS = 120_000;
+/** A provider that does not know a run is asked once more, no earlier than this. */
+const GONE_AGAIN_MS = 30_000;
+/** A run that was told to stop when its time was over: how long its provider may take to say how it ended, and how often it is asked. */
+const VERDICT_MS = 60_000;
+const VERDICT_EVERY_MS = 5_000;
 
 /** A run that was presumed lost is looked for ever more rarely, until the provider must have stopped it. */
 const MISSING_EVERY_MS = { first: 30_000, most: 600_000 };
+/** One that no list could show waits for its webhook; that is looked up no more rarely than this. */
+const UNLISTED_MOST_MS = 60_000;
 
 /** What is to be noted of a look that changed nothing; null when an event was applied instead. */
 async function lookAt(services: Services, due: DueLook): Promise<Looked | null> {
-  const { runId } = due;
+  const { runId, providerRunId, model } = due;
+  const ref = providerRunId === null ? null : { providerRunId, model, isTraining: due.destination !== null };
   try {
     await services.reach("watch.claimed", due.jobId);
     const provider = providerOf(services, due.provider);
-    const sold = modelOfRun(provider.api, due);
-    const isTraining = due.destination !== null;
+    if (!ref) return await find(services, provider, due);
+    const sold = modelOfRun(provider, due);
     const nextInMs = lookDelayMs(due.looks, services.webhookUrl !== null, sold?.model ?? null);
-    if (!due.providerRunId) return await find(services, provider, due);
 
-    const look = await provider.look({ providerRunId: due.providerRunId, isTraining });
+    const look = await provider.look(ref);
     await services.reach("watch.looked", due.jobId);
     services.metrics.looks.inc({ provider: provider.name, status: look.status });
-    const event = toEvent(due, look, sold?.route ?? null);
-    if (event?.type === "failed" && event.failure.code === "timeout")
-      await provider.cancel({ providerRunId: due.providerRunId, isTraining });
-    const known = event && (await learnOf(services, due, event));
-    if (known && look.status === "running") await stopOrphan(services, provider, due, known);
-    // "submitted" tells us that it is out: it is looked at again like any other.
-    if (event && event.type !== "submitted") return null;
-    return { runId, nextInMs, progress: look.status === "running" ? look.progress : null, answered: true };
+    const route = sold?.route ?? null;
+    if (look.status === "gone") return await seeGone(services, provider, due, ref, nextInMs);
+    if (look.status === "running") return await seeRunning(services, provider, due, { ref, route, look, nextInMs });
+    await learnOf(services, due, await endOf(services, due, { runId, input: due.input, route, ...ref }, look));
+    return null;
   } catch (error) {
     const unreachable = error instanceof ProviderUnreachable;
     services.logger.warn({ err: error, run_id: runId, job_id: due.jobId }, "could not look at a run");
     services.metrics.looks.inc({ provider: due.provider, status: unreachable ? "unreachable" : "error" });
     const at = timeBy(due);
     if (at.getTime() > due.expiresAt.getTime() + GIVE_UP_AFTER_EXPIRY_MS) {
+      // It may run on there all the same: nobody will ask for it any more.
+      if (ref) await cancelIfPossible(services, due, ref);
       const detail = `nothing could be learned of the run: ${error instanceof Error ? error.message : String(error)}`;
-      await learnOf(services, due, { type: "failed", at, runId, failure: failure("timeout", detail) }).catch(() => {});
+      const why = failure("timeout", detail);
+      await learnOf(services, due, { type: "failed", at, runId, failure: why, ...NOTHING_KNOWN }).catch(() => {});
     }
     const nextInMs = (unreachable ? error.retryAfterMs : null) ?? UNREACHABLE_MS;
     return { runId, nextInMs, progress: null, answered: false };
   }
 }
 
-function toEvent(due: DueLook, look: Look, route: Route | null): Event | null {
-  const { runId } = due;
-  const at = timeBy(due);
-  const providerRunId = due.providerRunId ?? "";
-  switch (look.status) {
-    case "running":
-      if (at > due.expiresAt)
-        return {
-          type: "failed",
-          at,
-          runId,
-          failure: failure("timeout", "still running after the time it was to be stopped"),
-        };
-      return due.status === "running" ? null : { type: "submitted", at, runId, providerRunId };
-    case "succeeded":
-      return {
-        type: "succeeded",
-        at,
-        runId,
-        providerRunId,
-        outputs: look.outputs,
-        seconds: look.seconds,
-        costMicroUsd: route ? costOf(route, at, usedBy(due, look)) : 0,
-        trainedVersion: look.trainedVersion,
-      };
-    case "failed":
-      return { type: "failed", at, runId, failure: look.failure };
-    case "canceled":
-      return { type: "canceled", at, runId };
-    case "gone":
-      if (at.getTime() - due.sentAt.getTime() < NEWBORN_MS) return null;
-      return {
-        type: "failed",
-        at,
-        runId,
-        failure: failure("output_unavailable", "the provider no longer knows the run"),
-      };
-  }
+async function cancelIfPossible(services: Services, due: DueLook, ref: RunRef): Promise<void> {
+  const provider = services.providers.find(({ name }) => name === due.provider);
+  await provider?.cancel(ref).catch(() => {});
 }
 
-function usedBy({ input }: DueLook, { outputs, seconds }: Succeeded) {
-  const film = input["duration"];
-  return { outputs: outputs.length, seconds, filmSeconds: typeof film === "number" ? film : 0 };
+/** The run is over. One that we had to stop because its time was over has failed by that. */
+async function endOf(services: Services, due: DueLook, sold: Sold, look: End): Promise<Event> {
+  const at = timeBy(due);
+  const wasOverdue = due.cancelSentAt !== null && due.cancelSentAt >= due.expiresAt;
+  if (look.status !== "canceled" || !wasOverdue) return toEndEvent(services, sold, at, look);
+  const spent = spentOn(sold.route, at, due.input, look);
+  return { type: "failed", at, runId: due.runId, failure: failure("timeout", OVERDUE), ...spent };
+}
+
+const OVERDUE = "still running when its time was over, and stopped";
+
+interface Running {
+  readonly ref: RunRef;
+  readonly route: Route | null;
+  readonly look: Extract<Look, { status: "running" }>;
+  readonly nextInMs: number;
+}
+
+/** It is out. When its time is over it is told to stop, and given up only when that has led to nothing. */
+async function seeRunning(
+  services: Services,
+  provider: Provider,
+  due: DueLook,
+  { ref, route, look, nextInMs }: Running,
+): Promise<Looked | null> {
+  const { runId, status, cancelSentAt, expiresAt } = due;
+  const at = timeBy(due);
+  if (status !== "running") {
+    const { providerRunId } = ref;
+    await stopOrphan(
+      services,
+      provider,
+      due,
+      await learnOf(services, due, { type: "submitted", at, runId, providerRunId }),
+    );
+  }
+  const seen = { runId, progress: look.progress, answered: true };
+  if (at <= expiresAt) return { ...seen, nextInMs };
+  await provider.cancel(ref);
+  const toldAt = Math.max(cancelSentAt?.getTime() ?? at.getTime(), expiresAt.getTime());
+  if (at.getTime() - toldAt < VERDICT_MS) {
+    if (!cancelSentAt) await learnOf(services, due, { type: "cancel_sent", at, runId });
+    return { ...seen, nextInMs: VERDICT_EVERY_MS };
+  }
+  // Nobody says for how long it ran: no longer than it was out.
+  const seconds = (at.getTime() - due.sentAt.getTime()) / 1_000;
+  const spent = {
+    ...spentOn(route, at, due.input, { status: "canceled", seconds, costMicroUsd: null }),
+    seconds: null,
+  };
+  const why = failure("timeout", `${OVERDUE} in vain`);
+  await learnOf(services, due, { type: "failed", at, runId, failure: why, ...spent });
+  return null;
+}
+
+/** A provider may lose sight of a run for a moment. Twice, and told to stop all the same: then it is given up. */
+async function seeGone(
+  services: Services,
+  provider: Provider,
+  due: DueLook,
+  ref: RunRef,
+  nextInMs: number,
+): Promise<Looked | null> {
+  const { runId, goneAt } = due;
+  const at = timeBy(due);
+  const seen = { runId, progress: null, answered: true };
+  if (at.getTime() - due.sentAt.getTime() < NEWBORN_MS) return { ...seen, nextInMs };
+  if (!goneAt || at.getTime() - goneAt.getTime() < GONE_AGAIN_MS)
+    return { ...seen, nextInMs: GONE_AGAIN_MS + 1_000, gone: true };
+  await provider.cancel(ref);
+  await learnOf(services, due, { type: "cancel_sent", at, runId });
+  const why = failure("output_unavailable", `the provider no longer knows the run, since ${goneAt.toISOString()}`);
+  await learnOf(services, due, { type: "failed", at, runId, failure: why, ...NOTHING_KNOWN });
+  return null;
 }
 
 /** What turned up although it was presumed lost, and is not wanted any more: it is stopped, and its cost is ours. */
 async function stopOrphan(
   services: Services,
   provider: Provider,
-  { runId, jobId, providerRunId, destination }: DueLook,
+  { runId, jobId, providerRunId, model, destination }: DueLook,
   { job, now }: Applied,
 ): Promise<void> {
   const run = job.runs.find((each) => each.id === runId);
   if (!run || !isMissing(run) || !providerRunId) return;
-  await provider.cancel({ providerRunId, isTraining: destination !== null });
+  await provider.cancel({ providerRunId, model, isTraining: destination !== null });
   const { changed } = await learn(services, jobId, [{ type: "cancel_sent", at: now, runId }]);
   if (!changed) return;
   services.logger.warn({ run_id: runId, job_id: jobId }, "a run that was presumed lost turned up: canceled");
@@ -195,6 +240,7 @@ async function find(services: Services, provider: Provider, due: DueLook): Promi
     const nextInMs = at > due.expiresAt ? null : Math.min(Math.max(first, missingMs / 2), most);
     return { runId, nextInMs, progress: null, answered: true };
   }
+  if (found.outcome === "unlistable") return await awaitWord(services, due);
   if (found.outcome === "unread" && at.getTime() > due.expiresAt.getTime() + GIVE_UP_AFTER_EXPIRY_MS)
     throw new Error("the provider's list could not be read to its end");
   const search = { quietFrom: due.quietFrom, readings: due.readings + 1, readAt: at };
@@ -206,6 +252,23 @@ async function find(services: Services, provider: Provider, due: DueLook): Promi
   const nextInMs = Math.min(FIND_EVERY_MS, Math.max(1_000, services.lostAfterMs / 3));
   const unlisted = found.outcome === "absent";
   return { runId, nextInMs, progress: null, answered: unlisted, unlisted };
+}
+
+/**
+ * There is no list to look into. Only its webhook, or a sender that stood still, can tell of the run, until the provider
+ * must have stopped it; then nobody can. It may have been done and billed: it is not bought again.
+ */
+async function awaitWord(services: Services, due: DueLook): Promise<Looked | null> {
+  const { runId } = due;
+  const at = timeBy(due);
+  const leftMs = Math.max(due.expiresAt.getTime(), due.quietFrom.getTime()) - at.getTime();
+  if (leftMs >= 0)
+    return { runId, nextInMs: Math.min(leftMs + 1_000, UNLISTED_MOST_MS), progress: null, answered: true };
+  const seconds = Math.round((at.getTime() - due.sentAt.getTime()) / 1_000);
+  const detail = `no word of it ${seconds} s after it was sent, and the provider has no list to look into`;
+  const why = failure("unconfirmed", detail);
+  await learnOf(services, due, { type: "failed", at, runId, failure: why, ...NOTHING_KNOWN });
+  return null;
 }
 
 async function learnOf(services: Services, due: DueLook, event: Event): Promise<Applied> {

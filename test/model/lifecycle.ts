@@ -1,8 +1,8 @@
-import { SEND_WINDOW_MS } from "../../src/domain/absence.ts";
+import { quietAfter, SEND_WINDOW_MS } from "../../src/domain/absence.ts";
 import { type Step, stepsDue } from "../../src/domain/agenda.ts";
 import { type FailureCode, failure } from "../../src/domain/failure.ts";
 import { type Event, type Job, next } from "../../src/domain/job.ts";
-import { isMissing, type Run } from "../../src/domain/run.ts";
+import { isMissing, type Run, type Spent } from "../../src/domain/run.ts";
 
 /**
  * The jobs of the model, moved by the real `next` and `stepsDue`. Time stands still at NOW and the past moves away
@@ -11,6 +11,7 @@ import { isMissing, type Run } from "../../src/domain/run.ts";
  */
 
 export const TICK_MS = 5_000;
+const SPENT: Spent = { seconds: 1, costMicroUsd: 1, costSource: "measured" };
 export const NOW = new Date("2026-11-21T10:00:00Z");
 const LATER = new Date(NOW.getTime() + 86_400_000);
 
@@ -118,7 +119,7 @@ function eventOf(type: Told, runId: string, providerRunId: string): Event {
     case "intended": {
       const sendBefore = new Date(NOW.getTime() + SEND_WINDOW_MS);
       const order = { id: runId, variant: 0, provider: "p", model: "m", version: null, input: {}, destination: null };
-      return { type, at, run: { ...order, sendBefore, expiresAt: LATER } };
+      return { type, at, run: { ...order, sendBefore, quietFrom: quietAfter(sendBefore), expiresAt: LATER } };
     }
     case "submitted":
       return { type, at, runId, providerRunId };
@@ -138,14 +139,15 @@ function eventOf(type: Told, runId: string, providerRunId: string): Event {
     case "absent before":
       return { type: "absent", at, runId, sentAt: new Date(NOW.getTime() - TICK_MS), detail: "" };
     case "succeeded":
-      return { type, at, runId, providerRunId, outputs: ["o"], seconds: 1, costMicroUsd: 1, trainedVersion: null };
+      return { type, at, runId, providerRunId, outputs: ["o"], trainedVersion: null, ...SPENT };
     case "failed":
-      return { type, at, runId, failure: why("provider_failed") };
+      return { type, at, runId, failure: why("provider_failed"), ...SPENT };
     case "interrupted":
-      return { type: "failed", at, runId, failure: why("interrupted") };
+      return { type: "failed", at, runId, failure: why("interrupted"), ...SPENT };
+    case "canceled":
+      return { type, at, runId, ...SPENT };
     case "abandoned":
     case "stored":
-    case "canceled":
     case "cancel_sent":
       return { type, at, runId };
   }

@@ -20,6 +20,8 @@ export interface Guards {
   readonly twoReadings: boolean;
   /** An absence names the sending that was looked for, and says nothing of a later one. */
   readonly sending: boolean;
+  /** A provider without a list says nothing by it. */
+  readonly unlistable: boolean;
   /** What replaced a missing run must be known before the list can tell the two apart. */
   readonly twins: boolean;
   /** The id in a webhook is kept. */
@@ -42,6 +44,7 @@ const ALL_GUARDS: Guards = {
   vanished: true,
   twoReadings: true,
   sending: true,
+  unlistable: true,
   twins: true,
   webhookId: true,
   orphanLooks: true,

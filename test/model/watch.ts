@@ -58,13 +58,14 @@ interface Seen {
 function list(world: World, state: State, run: Run): Seen[] {
   const { guards } = world;
   const missing = isMissing(run);
-  if (!world.listIsReadable || !(run.status === "unknown" || (missing && guards.orphanLooks))) return [];
+  if (!(run.status === "unknown" || (missing && guards.orphanLooks))) return [];
+  if (!world.listIsReadable && (guards.unlistable || missing)) return [];
   const job = world.life.job(state.job);
   const isUnanswered = (each: Run) => each.providerRunId === null && ["submitting", "unknown"].includes(each.status);
   if (missing && guards.twins && job.runs.some(isUnanswered)) return [];
   const ids = job.runs.map((each) => each.providerRunId);
   const theirs = state.theirs.filter(
-    ({ id, order }) => !ids.includes(id) && (order === run.id || world.ordersAreEqual),
+    ({ id, order }) => world.listIsReadable && !ids.includes(id) && (order === run.id || world.ordersAreEqual),
   );
   const found = theirs.map(({ id }): Seen => ({ told: "submitted", theirId: id, readings: 0, running: false }));
   if (theirs.some(({ age }) => age >= world.lagTicks) || missing) return found;
