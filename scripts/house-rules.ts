@@ -40,7 +40,7 @@ const HOMES: { packages: RegExp; homes: string[] }[] = [
   // Only the tests use it: see src/db/client.ts.
   { packages: /^postgres$/, homes: ["test/"] },
   { packages: /^@aws-sdk\//, homes: ["src/storage/s3.ts"] },
-  { packages: /^sharp$/, homes: ["src/storage/image.ts", "src/storage/photo.ts"] },
+  { packages: /^sharp$/, homes: ["src/storage/image.ts", "src/storage/photo.ts", "src/storage/upright.ts"] },
   { packages: /^file-type$/, homes: ["src/storage/image.ts"] },
   { packages: /^(yazl|yauzl)$/, homes: ["src/storage/archive.ts"] },
   { packages: /^mediabunny$/, homes: ["src/storage/video.ts"] },
@@ -51,6 +51,7 @@ const HOMES: { packages: RegExp; homes: string[] }[] = [
   { packages: /^(@fastify\/.*|fastify-.*)$/, homes: ["src/api/"] },
   { packages: /^prom-client$/, homes: ["src/metrics.ts"] },
   { packages: /^commander$/, homes: ["src/main.ts"] },
+  { packages: /^csv-parse$/, homes: ["src/reconcile.ts"] },
 ];
 
 const MAX_LINES = 400;

@@ -43,7 +43,11 @@ describe("a training", () => {
 
   test("turns photos into a model of the user that a generation can use at once", async () => {
     const photos = await uploads(0, 5);
-    const { id, price, balance } = await spine.submit(training("ann", photos, { name: "me", resolution: 1024 }));
+    const accepted = await spine.submit(training("ann", photos, { name: "me", resolution: 1024 }));
+    const { id, price, balance } = accepted;
+    expect(accepted).toMatchObject({
+      photos: photos.map((upload, photo) => ({ photo, id: upload, verdict: "taken", problems: [] })),
+    });
     // 5 + (500 / 1000) × 2
     expect([price.credits, balance.available]).toEqual([6, 194]);
     trained = await spine.ended(id, 30_000);
@@ -156,6 +160,42 @@ describe("a set of photos that cannot be trained with is refused with a verdict 
       /animated/,
     ],
   ];
+  const unreadable: [name: string, make: () => Promise<Buffer>, code: RegExp][] = [
+    ["a damaged one", async () => (await photo(75)).subarray(0, 4_000), /corrupt/],
+    [
+      "a huge one",
+      () =>
+        sharp({ create: { width: 8_000, height: 7_000, channels: 3, background: "#888" } })
+          .png()
+          .toBuffer(),
+      /too_many_pixels/,
+    ],
+    ["one that is no picture", async () => Buffer.from("%PDF-1.7 and so on"), /not_an_image/],
+  ];
+  test.each(unreadable)("%s, which cannot even be uploaded", async (_name, make, code) => {
+    const good = { "1.jpg": await photo(76), "2.jpg": await photo(77), "3.jpg": await photo(78) };
+    const zip = await zipOf({ ...good, "4.jpg": await make() });
+    const { status, body } = await spine.call("POST", "/api/photo-sets", {
+      body: zip,
+      headers: { "content-type": "application/zip" },
+    });
+    expect([status, body.usable]).toEqual([200, false]);
+    expect(body.photos.map((each: { verdict: string }) => each.verdict)).toEqual([
+      "taken",
+      "taken",
+      "taken",
+      "refused",
+    ]);
+    expect(body.photos[3].id).toBe(null);
+    expect(body.photos[3].problems[0].code).toMatch(code);
+    const alone = await spine.call("POST", "/api/uploads", {
+      body: await make(),
+      headers: { "content-type": "application/octet-stream" },
+    });
+    expect([alone.status, alone.body.code]).toEqual([422, "file_refused"]);
+    expect(alone.body.reason).toMatch(code);
+  });
+
   test.each(bad)("%s", async (_name, make, code) => {
     const good = await uploads(80, 4);
     const zip = await zipOf({ "a.jpg": await make() });
@@ -221,7 +261,7 @@ test("a photo that lies on its side, or is CMYK, is repaired and says so", async
   expect(body.usable).toBe(true);
 });
 
-test("an archive that is none, or escapes its folder, is refused", async () => {
+test("an archive that is none, holds another one, escapes its folder or is a bomb is refused", async () => {
   const headers = { "content-type": "application/zip" };
   const none = await spine.call("POST", "/api/photo-sets", { body: Buffer.from("not a zip"), headers });
   expect([none.status, none.body.reason]).toEqual([422, "not_a_zip"]);
@@ -230,11 +270,19 @@ test("an archive that is none, or escapes its folder, is refused", async () => {
     headers,
   });
   expect([nested.status, nested.body.reason]).toEqual([422, "nested_archive"]);
+  // The same bytes with another name: no packer would write it.
+  const honest = await zipOf({ "aa/photo.jpg": await photo(1) });
+  const escaping = Buffer.from(honest.toString("latin1").replaceAll("aa/photo.jpg", "../photo.jpg"), "latin1");
+  const escaped = await spine.call("POST", "/api/photo-sets", { body: escaping, headers });
+  expect([escaped.status, escaped.body.reason]).toEqual([422, "unsafe_name"]);
+  const bomb = await zipOf({ "a.jpg": Buffer.alloc(30_000_000) }, { compress: true });
+  const burst = await spine.call("POST", "/api/photo-sets", { body: bomb, headers });
+  expect([burst.status, burst.body.reason]).toEqual([422, "bomb"]);
 });
 
-async function zipOf(files: Record<string, Buffer>): Promise<Buffer> {
+async function zipOf(files: Record<string, Buffer>, { compress } = { compress: false }): Promise<Buffer> {
   const zip = new ZipFile();
-  for (const [name, bytes] of Object.entries(files)) zip.addBuffer(bytes, name, { compress: false });
+  for (const [name, bytes] of Object.entries(files)) zip.addBuffer(bytes, name, { compress });
   zip.end();
   const pieces: Buffer[] = [];
   for await (const piece of zip.outputStream) pieces.push(piece as Buffer);

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { v7 as uuidv7 } from "uuid";
 import { z } from "zod";
+import { canceledItem, itemKey } from "../batch-items.ts";
 import { batchJson, batchSchema, type ItemPage } from "../batch-json.ts";
 import { cancelJob } from "../cancel.ts";
 import type { AcceptAnswer, AcceptRequest } from "../db/accept.ts";
@@ -23,7 +24,7 @@ import { type ProblemDocument, problemOf } from "../problem.ts";
 import { chargeOf, refusalOf } from "../refusal.ts";
 import { wakeAccepted } from "./accepting.ts";
 import type { ApiServices, Routes } from "./app.ts";
-import { fingerprint, idempotencyKey } from "./idempotency.ts";
+import { idempotencyKey, sentFingerprint } from "./idempotency.ts";
 import { appOf, checkCallbackUrl, keyReused, order } from "./ordering.ts";
 import { parseSubmission } from "./parsing.ts";
 import { problemSchema } from "./problem.ts";
@@ -93,7 +94,7 @@ export const batchRoutes: Routes = (app, services) => {
       const definition = appOf(services, appId);
       const { jobs, metadata, callbackUrl } = request.body;
       checkCallbackUrl(services, callbackUrl);
-      const mark = fingerprint(request.body);
+      const mark = sentFingerprint(request.body);
       const batch = await openBatch(db, {
         id: uuidv7(),
         appId,
@@ -208,14 +209,10 @@ async function acceptAll(
     if (passing && !(await isCanceled())) throw await stopped(services, batch, passing);
   }
   if (await isCanceled()) {
-    const unwanted = new ServiceError(
-      "canceled",
-      "The batch was canceled before this item's turn. Nothing was charged.",
-    );
     await refuseItems(
       db,
       batch.id,
-      open.map((ord) => ({ ord, problem: problemOf(unwanted, itemKey(batch, ord)) })),
+      open.map((ord) => canceledItem(batch.id, ord)),
     );
     // Also what was accepted while somebody canceled the others.
     await cancelOpen(services, batch.id);
@@ -247,12 +244,15 @@ async function prepare(
     const submission = parseSubmission(job);
     if (submission.reuse) throw reuseRefused();
     const placement = { batchId: batch.id };
-    return { ord, request: await order(services, app, itemKey(batch, ord), submission, placement) };
+    return { ord, request: await order(services, app, itemKey(batch.id, ord), submission, placement) };
   } catch (error) {
-    if (!(error instanceof ServiceError) || ERRORS[error.code].retryable) throw error;
-    return { ord, problem: problemOf(error, itemKey(batch, ord)) };
+    if (!(error instanceof ServiceError) || (ERRORS[error.code].retryable && !isOfItem(error))) throw error;
+    return { ord, problem: problemOf(error, itemKey(batch.id, ord)) };
   }
 }
+
+/** A pause may last for hours, and concerns only the jobs that nobody else can serve: the others need not wait. */
+const isOfItem = ({ code }: ServiceError) => code === "provider_paused";
 
 /** A batch ends with the jobs that it bought: another's could go on for longer, and nobody would be told. */
 function reuseRefused(): ServiceError {
@@ -261,8 +261,6 @@ function reuseRefused(): ServiceError {
   const fields = [{ pointer: "/reuse", detail }];
   return new ServiceError("invalid_input", `body field /reuse ${detail}. Nothing was charged.`, { fields });
 }
-
-const itemKey = ({ id }: BatchRow, ord: number) => `batch/${id}/${ord}`;
 
 /** Accepts a part, wakes its jobs, and returns what was refused. */
 async function accept(services: ApiServices, batch: BatchRow, part: readonly BatchRequest[]): Promise<Refusals> {
@@ -277,7 +275,7 @@ async function accept(services: ApiServices, batch: BatchRow, part: readonly Bat
     if (part.length === 1 && only) {
       services.logger.error({ err: error, batch_id: batch.id, item: only.ord }, "an item cannot be written");
       const internal = new ServiceError("internal", "An unexpected error with this item. Nothing was charged.");
-      return { final: [{ ord: only.ord, problem: problemOf(internal, itemKey(batch, only.ord)) }], passing: null };
+      return { final: [{ ord: only.ord, problem: problemOf(internal, itemKey(batch.id, only.ord)) }], passing: null };
     }
     const each: Refusals[] = [];
     for (const one of part) each.push(await accept(services, batch, [one]));
@@ -296,7 +294,7 @@ async function accept(services: ApiServices, batch: BatchRow, part: readonly Bat
   return {
     final: refused
       .filter((each) => !isPassing(each))
-      .map(({ ord, refusal }) => ({ ord, problem: problemOf(refusal, itemKey(batch, ord)) })),
+      .map(({ ord, refusal }) => ({ ord, problem: problemOf(refusal, itemKey(batch.id, ord)) })),
     passing: refused.find(isPassing)?.refusal ?? null,
   };
 }

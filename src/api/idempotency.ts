@@ -18,7 +18,23 @@ export function idempotencyKey(header: string | string[] | undefined): string {
   return key;
 }
 
-/** SHA-256 of a request, the same however its members are ordered. */
+/** What a validated body was made of. */
+const sent = new WeakMap<object, unknown>();
+
+/** Notes what was sent, for whoever is given what our schema made of it. */
+export function noteSent(parsed: unknown, body: unknown): void {
+  if (typeof parsed === "object" && parsed !== null) sent.set(parsed, body);
+}
+
+/**
+ * Of a request as it was sent: what a new release adds to its schema by default does not make an old key's repetition
+ * another request. Where it was not sent in this form, of the form itself.
+ */
+export function sentFingerprint(body: object): string {
+  return fingerprint(sent.get(body) ?? body);
+}
+
+/** SHA-256 of a value, the same however its members are ordered. */
 export function fingerprint(request: unknown): string {
   return createHash("sha256").update(canonical(request)).digest("hex");
 }

@@ -6,6 +6,7 @@ import { ServiceError } from "../errors.ts";
 import { type FetchFile, FetchRefused } from "../storage/guarded-fetch.ts";
 import { ImageRefused, inspectImage } from "../storage/image.ts";
 import { readAll, type Storage } from "../storage/storage.ts";
+import { uprightOf } from "../storage/upright.ts";
 
 const FETCH_TIMEOUT_MS = 15_000;
 
@@ -35,6 +36,9 @@ export async function keepImage(
     const storageKey = `${prefixOf(appId)}/inputs/${image.sha256.slice(0, 2)}/${image.sha256}.${image.extension}`;
     await storage.put(storageKey, bytes, image.contentType);
     const { contentType, width, height } = image;
+    const upright = await uprightOf(bytes, image, limits.maxPixels);
+    const uprightKey = `${storageKey.slice(0, -image.extension.length - 1)}-upright.${upright?.extension}`;
+    if (upright) await storage.put(uprightKey, upright.bytes, upright.contentType);
     return await saveInput(db, {
       id: uuidv7(),
       appId,
@@ -45,6 +49,7 @@ export async function keepImage(
       contentType,
       width,
       height,
+      upright: upright && { storageKey: uprightKey, contentType: upright.contentType, bytes: upright.bytes.length },
     });
   } catch (error) {
     if (error instanceof ImageRefused) throw refused(pointer, error.message, error.code);
@@ -105,6 +110,11 @@ export async function readFile(stores: Stores, appId: string, ref: FileRef): Pro
     if (!asset)
       return {
         refused: "There is no upload with this id: POST the image to /api/uploads first and use the id of the answer.",
+        code: "unknown_upload",
+      };
+    if (!(await stores.storage.exists(asset.storageKey)))
+      return {
+        refused: "The file of this upload is gone from our store: POST the image to /api/uploads again.",
         code: "unknown_upload",
       };
     return { asset, read: () => readAll(stores.storage, asset.storageKey) };

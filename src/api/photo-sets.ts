@@ -13,24 +13,19 @@ import { ArchiveRefused } from "../storage/archive-refused.ts";
 import { detectTask, setQuality } from "../storage/photo-set.ts";
 import { withScratch } from "../storage/scratch.ts";
 import type { ApiServices, Routes } from "./app.ts";
-import { judgeBytes, judgeRefs, type PhotoSet, verdictsOf } from "./photos.ts";
+import { judgeBytes, judgeRefs, type PhotoSet, photoAnswer, verdictsOf } from "./photos.ts";
 import { problemSchema } from "./problem.ts";
 
 /** 40 photos of 25 MB. */
 const MOST_ARCHIVE_BYTES = 1_000_000_000;
 
-const remark = z.object({ code: z.string(), detail: z.string() });
 const photoSet = z
   .object({
     usable: z.boolean().describe("Whether a training would take all of them."),
     photos: z.array(
-      z.object({
+      photoAnswer.extend({
         photo: z.int().describe("0-based, as sent, or in the order of the archive."),
         name: z.string().nullable().describe("In the archive."),
-        verdict: z.enum(["taken", "repaired", "refused"]).describe("repaired: turned upright, or converted to sRGB."),
-        id: z.uuid().nullable().describe("Name it in input.photos of a training."),
-        problems: z.array(remark).describe("Why it is refused, and what to do."),
-        notes: z.array(remark).describe("What is repaired, or worth knowing."),
       }),
     ),
     quality: z.int().min(0).max(100).describe("Of the set: number, size, sharpness and variety of the photos."),
@@ -137,12 +132,7 @@ async function* bounded(pieces: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
 function toAnswer({ photos, facts }: PhotoSet, names: readonly string[]): z.input<typeof photoSet> {
   return {
     usable: photos.every(({ verdict }) => verdict !== "refused"),
-    photos: photos.map((each) => ({
-      ...each,
-      name: names[each.photo] ?? null,
-      problems: [...each.problems],
-      notes: [...each.notes],
-    })),
+    photos: photos.map((each) => ({ ...each, name: names[each.photo] ?? null })),
     quality: setQuality(facts),
     task: detectTask(facts),
   };

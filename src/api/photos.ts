@@ -1,3 +1,4 @@
+import { z } from "zod";
 import type { NewTrainedModel } from "../db/accept.ts";
 import { type Asset, photoFacts, savePhotoFacts } from "../db/assets.ts";
 import type { FileRef } from "../domain/kinds/kind.ts";
@@ -9,17 +10,17 @@ import { detectTask, duplicatesOf, setQuality } from "../storage/photo-set.ts";
 import type { ApiServices } from "./app.ts";
 import { keepImage, readFile } from "./inputs.ts";
 
+const remark = z.object({ code: z.string(), detail: z.string() });
+
 /** What is said of one photo of a training set. */
-export interface PhotoAnswer {
-  /** 0-based, as sent. */
-  readonly photo: number;
-  readonly verdict: "taken" | "repaired" | "refused";
-  /** The upload's id; null where the file could not be kept. */
-  readonly id: string | null;
-  readonly problems: readonly Remark<string>[];
-  /** What is repaired when the archive is made, or merely worth knowing. */
-  readonly notes: readonly Remark<string>[];
-}
+export const photoAnswer = z.object({
+  photo: z.int().describe("0-based, as sent."),
+  verdict: z.enum(["taken", "repaired", "refused"]).describe("repaired: turned upright, or converted to sRGB."),
+  id: z.uuid().nullable().describe("The upload's id, to be named in input.photos; null where it could not be kept."),
+  problems: z.array(remark).describe("Why it is refused, and what to do."),
+  notes: z.array(remark).describe("What is repaired, or worth knowing."),
+});
+export type PhotoAnswer = z.output<typeof photoAnswer>;
 
 export interface PhotoSet {
   /** Of those that were kept, by the name of the input field. */
@@ -86,7 +87,7 @@ export function verdictsOf(judged: readonly Judged[]): PhotoSet {
       verdict: problems.length > 0 ? "refused" : taken,
       id: asset?.id ?? null,
       problems,
-      notes: verdict.notes,
+      notes: [...verdict.notes],
     };
   });
   const files = Object.fromEntries(judged.flatMap(({ asset }, at) => (asset ? [[photoField(at), asset]] : [])));

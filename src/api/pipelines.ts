@@ -23,8 +23,8 @@ import { ServiceError } from "../errors.ts";
 import { inLanes } from "../lanes.ts";
 import { pipelineJson, pipelineSchema } from "../pipeline-json.ts";
 import type { ApiServices, Routes } from "./app.ts";
-import { fingerprint, idempotencyKey } from "./idempotency.ts";
-import { appOf, checkCallbackUrl, checkTrainedModel, fitSubmission, keyReused, order } from "./ordering.ts";
+import { idempotencyKey, sentFingerprint } from "./idempotency.ts";
+import { appOf, checkCallbackUrl, fitSubmission, keyReused, order } from "./ordering.ts";
 import { parseSubmission } from "./parsing.ts";
 import { problemSchema } from "./problem.ts";
 import {
@@ -238,7 +238,7 @@ async function open(
   key: string,
   body: NewPipeline,
 ): Promise<{ row: PipelineRow; isNew: boolean }> {
-  const mark = fingerprint(body);
+  const mark = sentFingerprint(body);
   const replay = async () => {
     const row = await findPipelineByKey(services.db, app.id, key);
     if (row && row.fingerprint.toString("hex") !== mark) throw keyReused(null);
@@ -297,7 +297,6 @@ async function prepare(services: ApiServices, app: App, id: string, body: NewPip
     withinAsync(index, name, async () => {
       const family = used ? families.get(used) : undefined;
       const fitted = await fitSubmission(services, app, submission, family);
-      if (fitted.kind !== "training") await checkTrainedModel(services, app, body.user, fitted, family);
       const { trains } = fitted.model.limits;
       if (trains) families.set(name, trains);
     });

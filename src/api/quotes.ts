@@ -7,15 +7,14 @@ import { type App, planOf } from "../domain/app.ts";
 import type { Fitted } from "../domain/request.ts";
 import { ServiceError } from "../errors.ts";
 import type { ApiServices, Routes } from "./app.ts";
-import { appOf, checkTrainedModel, fitSubmission, type QuotedRequest, quotedFingerprint } from "./ordering.ts";
-import { judgePhotos } from "./photos.ts";
+import { appOf, fitSubmission, type QuotedRequest, quotedFingerprint } from "./ordering.ts";
+import { judgePhotos, photoAnswer } from "./photos.ts";
 import { problemSchema } from "./problem.ts";
 import { submissionSchema } from "./submission.ts";
 
 /** A price is promised for 15 minutes. */
 const QUOTE_SECONDS = 900;
 
-const remark = z.object({ code: z.string(), detail: z.string() });
 const quoteSchema = z
   .object({
     id: z.uuid().describe("Put it into the submission as `quote`."),
@@ -32,15 +31,7 @@ const quoteSchema = z
     sufficient: z.boolean().describe("Whether that is enough."),
     expiresAt: z.iso.datetime(),
     photos: z
-      .array(
-        z.object({
-          photo: z.int().describe("0-based, as sent."),
-          verdict: z.enum(["taken", "repaired", "refused"]),
-          id: z.uuid().nullable(),
-          problems: z.array(remark),
-          notes: z.array(remark),
-        }),
-      )
+      .array(photoAnswer)
       .nullable()
       .describe("With ?photos=check, what is to be said of each photo of a training; otherwise null."),
   })
@@ -84,7 +75,6 @@ export const quoteRoutes: Routes = (app, services) => {
       if (request.query.photos && body.kind !== "training")
         throw refused("/kind", "photos=check is for trainings: leave it out of the address");
       const fitted = await fitSubmission(services, owner, body);
-      await checkTrainedModel(services, owner, body.user, fitted);
       const judged = request.query.photos ? await judgePhotos(services, appId, fitted.files) : null;
       const available = await availableTo(services, owner, body.user, fitted.plan);
       const id = uuidv7();
@@ -115,12 +105,7 @@ export const quoteRoutes: Routes = (app, services) => {
         available,
         sufficient: available >= price.credits,
         expiresAt: expiresAt.toISOString(),
-        photos:
-          judged?.photos.map(({ problems, notes, ...photo }) => ({
-            ...photo,
-            problems: [...problems],
-            notes: [...notes],
-          })) ?? null,
+        photos: judged ? [...judged.photos] : null,
       });
     },
   });

@@ -9,15 +9,20 @@ export async function saveInput(db: Db, asset: typeof assets.$inferInsert): Prom
   const [row] = await db
     .insert(assets)
     .values(asset)
-    // Touching the row makes `returning` answer for the one that was there.
+    // Touching the row makes `returning` answer for the one that was there, which may be older than its upright file.
     .onConflictDoUpdate({
       target: [assets.appId, assets.sha256],
       targetWhere: sql`role = 'input'`,
-      set: { role: "input" },
+      set: { upright: sql`excluded.upright` },
     })
     .returning();
   if (!row) throw new Error("an input asset was neither inserted nor found");
   return row;
+}
+
+/** The file that a provider is to be given for an input: upright and in sRGB. */
+export function presentable(asset: Asset): Pick<Asset, "storageKey" | "contentType" | "bytes"> {
+  return asset.upright ?? asset;
 }
 
 export async function findInput(db: Db, appId: string, id: string): Promise<Asset | null> {
@@ -34,10 +39,14 @@ export async function findArchive(db: Db, storageKey: string): Promise<Asset | n
   return row ?? null;
 }
 
-/** Notes a ZIP that is in the store; two who made the same one at the same time note it once. */
+/** Notes a ZIP that is in the store; made again, or by two at the same time, it is noted once, as it is now. */
 export async function saveArchive(db: Db, asset: typeof assets.$inferInsert): Promise<Asset> {
-  await db.insert(assets).values(asset).onConflictDoNothing();
-  const saved = await findArchive(db, asset.storageKey);
+  const { bytes, sha256 } = asset;
+  const [saved] = await db
+    .insert(assets)
+    .values(asset)
+    .onConflictDoUpdate({ target: assets.storageKey, set: { bytes, sha256 } })
+    .returning();
   if (!saved) throw new Error("an archive was neither inserted nor found");
   return saved;
 }
