@@ -165,18 +165,27 @@ function ownEndpoints(env: Names, plain: readonly AccountPlan[], problems: strin
   const known = CATALOGUE.flatMap(({ routes }) => routes.map(({ model }) => model)).filter((name) =>
     name.startsWith("own/"),
   );
-  const byGpu = new Map<string, { endpoints: Record<string, string>; usd: number }>();
+  const byGpu = new Map<string, { endpoints: Record<string, string>; usd: number; told: number | null }>();
   for (const each of given) {
-    const [, model = "", gpu = "", id = "", price] = ENDPOINT.exec(each) ?? [];
-    const before = byGpu.get(gpu.toUpperCase());
-    const usd = price === undefined ? (before?.usd ?? GPU_HOUR_USD[gpu.toUpperCase()]) : Number(price);
+    const [, model = "", name = "", id = "", price] = ENDPOINT.exec(each) ?? [];
+    const gpu = name.toUpperCase();
+    const before = byGpu.get(gpu);
+    const told = price === undefined ? (before?.told ?? null) : Number(price);
+    const usd = told ?? GPU_HOUR_USD[gpu];
+    const twin = before?.endpoints[model];
+    if (twin !== undefined)
+      problems.push(
+        `RUNPOD_ENDPOINTS names ${model} on ${gpu} twice: ${twin} and ${id}. Leave one out: RunPod spreads the load of an endpoint itself.`,
+      );
+    if (typeof before?.told === "number" && before.told !== told)
+      problems.push(`RUNPOD_ENDPOINTS says of an hour on ${gpu} that it costs $${before.told} and $${told}. Say one.`);
     if (!known.includes(model))
       problems.push(
         `RUNPOD_ENDPOINTS names ${model}, which no model of the catalogue has: one of ${[...new Set(known)].join(", ")}.`,
       );
     if (usd === undefined)
       problems.push(`RUNPOD_ENDPOINTS does not say what an hour on ${gpu} costs: write ${each}:2.99 for $2.99.`);
-    else byGpu.set(gpu.toUpperCase(), { endpoints: { ...before?.endpoints, [model]: id }, usd });
+    else byGpu.set(gpu, { endpoints: { ...before?.endpoints, [model]: id }, usd, told });
   }
   if (!host) return [];
   return [...byGpu].map(([gpu, { endpoints, usd }]) => ({

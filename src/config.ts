@@ -144,6 +144,8 @@ function contradictions(env: Partial<Environment>): string[] {
 export function envExample(): string {
   const lines = [
     "# Copy to .env and fill in. Every variable that Darkroom reads is here; `npm run doctor` checks them.",
+    "# Instead of NAME, NAME_FILE may name a file with its value, such as /run/secrets/name. The demo and the browser's",
+    "# tests look for Chromium at CHROMIUM_PATH, too.",
     "",
   ];
   let section = "";

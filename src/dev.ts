@@ -56,7 +56,7 @@ export async function startDev(
       stops.push(() => postgres.stop());
       added["DATABASE_URL"] = postgres.url;
     }
-    if (!env["AI_PROVIDER"] || (env["AI_PROVIDER"] === "sandbox" && !env["SANDBOX_URL"])) {
+    if (!env["AI_PROVIDER"] || (env["AI_PROVIDER"].startsWith("sandbox") && !env["SANDBOX_URL"])) {
       const sandbox = await startSandboxProcess();
       stops.push(sandbox.stop);
       Object.assign(added, { AI_PROVIDER: "sandbox", SANDBOX_URL: sandbox.url, LOST_AFTER_SECONDS: "5" });

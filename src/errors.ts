@@ -24,6 +24,7 @@ export const ERRORS = {
   webhook_refused: { status: 401, title: "The webhook is not genuine", retryable: false },
   rate_limited: { status: 429, title: "Too many requests", retryable: true },
   model_gone: { status: 503, title: "The model is not available", retryable: false },
+  provider_paused: { status: 503, title: "The provider takes no orders from us", retryable: true },
   app_disabled: { status: 503, title: "Switched off", retryable: true },
   too_many_waiting: { status: 503, title: "Too many requests are waiting", retryable: true },
   unavailable: { status: 503, title: "Temporarily unavailable", retryable: true },

@@ -26,6 +26,14 @@ export async function check(name: string, probe: () => Promise<unknown>): Promis
     await probe();
     return { name, ok: true, detail: "ok" };
   } catch (error) {
-    return { name, ok: false, detail: error instanceof Error ? error.message || error.name : String(error) };
+    return { name, ok: false, detail: reasonOf(error) };
   }
+}
+
+/** Of a failed query not the query, but why; of several addresses that were tried, what each said. */
+function reasonOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  if (error instanceof AggregateError) return error.errors.map(reasonOf).join("; ");
+  if (error.message.startsWith("Failed query") && error.cause) return reasonOf(error.cause);
+  return error.message || error.name;
 }

@@ -6,6 +6,7 @@ import { JOB_STATUSES } from "./domain/job.ts";
 import { KINDS } from "./domain/kinds/kind.ts";
 import { variantProgress, variantStatus } from "./domain/progress.ts";
 import { RUN_STATUSES } from "./domain/run.ts";
+import { asSeen } from "./domain/suffix.ts";
 import type { Storage } from "./storage/storage.ts";
 
 /** Signed addresses in an answer live this long; ask for the job again to get fresh ones. */
@@ -57,6 +58,7 @@ const runSchema = z
     provider: z.string(),
     model: z.string(),
     version: z.string().nullable().describe("The resolved version; null for a model that is addressed by name."),
+    routeWhy: z.string().nullable().describe("Why it was ordered from this account and from no other."),
     providerRunId: z.string().nullable(),
     sentAt: time.nullable(),
     endedAt: time.nullable(),
@@ -143,7 +145,7 @@ export async function toJson(view: JobView, storage: Storage, isListed = false):
     user: job.userId,
     status: job.status,
     progress: round(results.reduce((sum, result) => sum + result.progress, 0) / job.variants),
-    input: job.input,
+    input: asSeen(job.input),
     inputs: isListed && job.kind === "training" ? {} : await toInputs(view, storage),
     metadata: job.metadata,
     plan: job.plan,
@@ -247,6 +249,7 @@ function toRunJson(run: RunRow): JobJson["runs"][number] {
     provider: run.provider,
     model: run.model,
     version: run.version,
+    routeWhy: run.routeWhy,
     providerRunId: run.providerRunId,
     sentAt: run.sentAt?.toISOString() ?? null,
     endedAt: run.endedAt?.toISOString() ?? null,

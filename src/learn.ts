@@ -24,6 +24,11 @@ export async function learn(
     { job_id: jobId, facts: events.map((event) => event.type), status: job.status, version: after.version },
     "learned",
   );
+  for (const event of events) {
+    if (!("costMicroUsd" in event) || event.costMicroUsd === null) continue;
+    const run = job.runs.find(({ id }) => id === event.runId);
+    if (run) metrics.providerCost.inc({ provider: run.provider }, event.costMicroUsd / 1_000_000);
+  }
   if (after.ended) {
     const seconds = (timeBy(after).getTime() - after.createdAt.getTime()) / 1_000;
     metrics.ended.inc({ kind, status: job.status, failure: job.failure?.code ?? "none" });

@@ -10,13 +10,16 @@ import { ConfigError, envExample, readConfig, readDatabaseUrl, readSigningSecret
 import { type Audit, AuditImpossible, auditAll } from "./db/audit.ts";
 import { connect, type Db, disconnect } from "./db/client.ts";
 import { createKey, listKeys, revokeKey } from "./db/keys.ts";
+import { resumeProvider } from "./db/provider-states.ts";
+import { UnknownAccount } from "./db/reconcile.ts";
 import { ALL_APPS, listSettings, SETTINGS, type SettingName, setSetting } from "./db/settings.ts";
 import { prepareDatabase, startDev } from "./dev.ts";
-import { examine } from "./doctor.ts";
+import { doctorReport, examine } from "./doctor.ts";
+import { hasDifferences, InvoiceProblem, type ReconcileCommand, reconcile, reconcileReport } from "./reconcile.ts";
 
 /** sysexits.h: the configuration is at fault, restarting will not help. */
 const EX_CONFIG = 78;
-/** Containers are killed 10 s after SIGTERM at the earliest; steps are far shorter. */
+/** Containers are killed 10 s after SIGTERM at the earliest; steps are far shorter. A program may say that it needs more. */
 const DRAIN_MS = 9_000;
 
 const print = (text: string) => process.stdout.write(`${text}\n`);
@@ -55,9 +58,9 @@ async function main(): Promise<void> {
     .command("doctor")
     .description("try everything that a deployment needs; one line each, with the remedy")
     .action(async () => {
-      const checks = await examine(readConfig(process.env));
-      for (const { ok, name, detail } of checks) print(`${ok ? "✔" : "✖"} ${name}${ok ? "" : `: ${detail}`}`);
-      process.exitCode = checks.every((each) => each.ok) ? 0 : 1;
+      const findings = await examine(readConfig(process.env));
+      print(doctorReport(findings));
+      process.exitCode = findings.some(({ ok }) => ok === false) ? 1 : 0;
     });
   program
     .command("audit")
@@ -67,6 +70,30 @@ async function main(): Promise<void> {
       const audit = await auditAll(readDatabaseUrl(process.env));
       print(options.json ? JSON.stringify(audit, null, 2) : auditReport(audit));
       process.exitCode = audit.checks.every((each) => each.count === 0) ? 0 : 1;
+    });
+
+  program
+    .command("resume <account>")
+    .description("end the pause of a provider's account, and close its breaker; what is parked comes within a minute")
+    .action(async (account: string) => {
+      if (!(await withDatabase((db) => resumeProvider(db, account))))
+        return program.error(`${account} is neither paused nor left alone: there is nothing to end`);
+      print(`${account} takes orders again`);
+    });
+
+  program
+    .command("reconcile")
+    .description("compare a provider's invoice with our runs, both ways; exit code 1 when something differs")
+    .requiredOption("--provider <account>", "as runs record it: replicate, replicate_2, …")
+    .requiredOption("--csv <file>", "with the columns id and cost_usd, or the provider's own names for them")
+    .option("--from <time>", "runs sent from then on must be on it; by default from the first that it names")
+    .option("--to <time>", "and until then; by default to the last that it names")
+    .option("--tolerance <percent>", "amounts may differ by so much", "1")
+    .option("--json", "print the differences as JSON")
+    .action(async (options: ReconcileCommand & { json?: true }) => {
+      const found = await reconcile(readDatabaseUrl(process.env), options);
+      print(options.json ? JSON.stringify(found, null, 2) : reconcileReport(found));
+      process.exitCode = hasDifferences(found) ? 1 : 0;
     });
 
   const keys = program.command("keys").description("API keys");
@@ -172,9 +199,9 @@ function auditReport({ checks, read, seconds }: Audit): string {
   ].join("\n");
 }
 
-/** SIGTERM and SIGINT drain; a second signal, or 9 s, ends at once. */
+/** SIGTERM and SIGINT drain; a second signal, or the time that the program may take, ends at once. */
 function runUntilSignal(program: Program): void {
-  closeWithGrace({ delay: DRAIN_MS }, async ({ err }) => {
+  closeWithGrace({ delay: program.stopMs ?? DRAIN_MS }, async ({ err }) => {
     if (err) console.error(err);
     await program.stop();
   });
@@ -193,7 +220,9 @@ Darkroom is at ${dev.url}
 }
 
 main().catch((error: unknown) => {
-  const explained = error instanceof ConfigError || error instanceof AuditImpossible;
-  console.error(explained ? `darkroom: ${error.message}` : error);
+  const explained = [ConfigError, AuditImpossible, InvoiceProblem, UnknownAccount].some(
+    (kind) => error instanceof kind,
+  );
+  console.error(explained && error instanceof Error ? `darkroom: ${error.message}` : error);
   process.exit(explained ? EX_CONFIG : 1);
 });

@@ -23,6 +23,14 @@ export interface Metrics {
   readonly modelsGone: Gauge<"provider">;
   readonly modelChecks: Counter<"provider" | "outcome">;
   readonly rateLimited: Counter<"app" | "limit">;
+  readonly providerPaused: Gauge<"provider" | "reason">;
+  readonly providerBreaker: Gauge<"provider" | "state">;
+  readonly providerLoad: Gauge<"provider" | "model" | "what">;
+  readonly providerCalls: Counter<"provider" | "verb" | "outcome">;
+  readonly providerSeconds: Histogram<"provider" | "verb">;
+  readonly providerLogDropped: Counter<"provider">;
+  readonly providerCost: Counter<"provider">;
+  readonly providerBalance: Gauge<"provider">;
 }
 
 /** What only workers know: an API that showed it would say "never audited" for ever. */
@@ -32,6 +40,10 @@ export const WORKERS_ONLY = [
   "audit_rounds_total",
   "catalogue_models_gone",
   "catalogue_checks_total",
+  "provider_paused",
+  "provider_breaker",
+  "provider_load",
+  "provider_balance_dollars",
 ] as const;
 
 export function makeMetrics(): Metrics {
@@ -149,6 +161,55 @@ export function makeMetrics(): Metrics {
       name: "rate_limited_total",
       help: "Submissions that a rate limit refused.",
       labelNames: ["app", "limit"],
+      registers,
+    }),
+    providerPaused: new Gauge({
+      name: "provider_paused",
+      help: "1 while an account takes nothing from us: no credit, or a token that it refuses.",
+      labelNames: ["provider", "reason"],
+      registers,
+    }),
+    providerBreaker: new Gauge({
+      name: "provider_breaker",
+      help: "1 for the state that the breaker of an account is in: closed, half_open or open.",
+      labelNames: ["provider", "state"],
+      registers,
+    }),
+    providerLoad: new Gauge({
+      name: "provider_load",
+      help: "What a provider tells of a model: orders queued and running, workers by what they do.",
+      labelNames: ["provider", "model", "what"],
+      registers,
+    }),
+    providerCalls: new Counter({
+      name: "provider_calls_total",
+      help: "Calls to providers over the wire, by what they were for and how they ended: ok, or the trouble.",
+      labelNames: ["provider", "verb", "outcome"],
+      registers,
+    }),
+    providerSeconds: new Histogram({
+      name: "provider_call_seconds",
+      help: "How long calls to providers took; where the call is the whole run, that.",
+      labelNames: ["provider", "verb"],
+      buckets: [0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300],
+      registers,
+    }),
+    providerLogDropped: new Counter({
+      name: "provider_log_dropped_total",
+      help: "Calls that were counted, but are not in the log of the last calls: too many at once, or no database.",
+      labelNames: ["provider"],
+      registers,
+    }),
+    providerCost: new Counter({
+      name: "provider_cost_dollars_total",
+      help: "What runs cost us, as they ended.",
+      labelNames: ["provider"],
+      registers,
+    }),
+    providerBalance: new Gauge({
+      name: "provider_balance_dollars",
+      help: "What is left on an account, where the provider tells; a few minutes old.",
+      labelNames: ["provider"],
       registers,
     }),
   };

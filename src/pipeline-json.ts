@@ -3,6 +3,7 @@ import type { PipelineView } from "./db/pipelines.ts";
 import { FAILURES } from "./domain/failure.ts";
 import { KINDS } from "./domain/kinds/kind.ts";
 import { PIPELINE_STATUSES, STEP_STATUSES } from "./domain/pipeline.ts";
+import { asSeen } from "./domain/suffix.ts";
 
 const time = z.iso.datetime({ offset: true });
 const settlement = z.object({ charged: z.int(), kept: z.int(), refunded: z.int() });
@@ -69,7 +70,7 @@ export function pipelineJson({ pipeline, steps, credits }: PipelineView): Pipeli
       job: job?.id ?? null,
       credits: step.request.credits,
       lines: [...step.request.price_lines],
-      input: step.request.input,
+      input: asSeen(step.request.input),
       settlement: job?.settlement ?? null,
       failure: job?.failureCode
         ? { code: job.failureCode, message: FAILURES[job.failureCode].says, detail: job.failureDetail ?? "" }

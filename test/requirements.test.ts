@@ -34,6 +34,19 @@ describe("docs/requirements.md", () => {
     }
   });
 
+  test("counts right what is served, and what is not", () => {
+    const lines = rows.filter(([number]) => number?.startsWith("S"));
+    const words = new Map(lines.map(([number, , where = ""]) => [number, where]));
+    const standing = (where: string): string => {
+      const same = /^as (S\d\.\d\d)/.exec(where)?.[1];
+      return same ? standing(words.get(same) ?? "") : (/^\*\*(partly|not yet|app|no)\*\*/.exec(where)?.[1] ?? "served");
+    };
+    const count = (word: string) => lines.filter(([, , where = ""]) => standing(where) === word).length;
+    expect(page).toContain(
+      `Of the 283, ${count("served")} are served, ${count("partly")} partly, ${count("not yet")} not yet, ${count("app")} belong to the products, and ${count("no")} are left out`,
+    );
+  });
+
   test("names no file that is not there", async () => {
     const missing: string[] = [];
     for (const path of new Set(pathsIn(page))) await access(new URL(path, root)).catch(() => missing.push(path));

@@ -1,6 +1,5 @@
-import { createHash, randomUUID, timingSafeEqual } from "node:crypto";
+import { randomUUID } from "node:crypto";
 import type { IncomingMessage, ServerResponse } from "node:http";
-import basicAuth from "@fastify/basic-auth";
 import helmet from "@fastify/helmet";
 import swagger from "@fastify/swagger";
 import swaggerUi from "@fastify/swagger-ui";
@@ -20,9 +19,11 @@ import {
   type ZodTypeProvider,
 } from "fastify-type-provider-zod";
 import type { Logger } from "pino";
+import type { z } from "zod";
 import type { Db } from "../db/client.ts";
 import type { App } from "../domain/app.ts";
-import type { Providers } from "../domain/routing.ts";
+import type { KindName } from "../domain/kinds/kind.ts";
+import type { Providers, Routing } from "../domain/routing.ts";
 import type { Reach } from "../fault-points.ts";
 import type { Metrics } from "../metrics.ts";
 import type { Queues } from "../queue/queue.ts";
@@ -30,6 +31,8 @@ import type { FetchFile, FetchToFile } from "../storage/guarded-fetch.ts";
 import type { LocalStorage } from "../storage/local.ts";
 import type { Storage } from "../storage/storage.ts";
 import type { Accept } from "./accepting.ts";
+import { askForAdmin } from "./admin.ts";
+import { expectBody, MOST_ARRIVAL_MS } from "./arrival.ts";
 import type { Authenticate } from "./auth.ts";
 import { batchRoutes } from "./batches.ts";
 import { callbackRoutes } from "./callbacks.ts";
@@ -43,12 +46,15 @@ import { eventRoutes } from "./events.ts";
 import { experimentRoutes } from "./experiments.ts";
 import { fileRoutes } from "./files.ts";
 import { healthRoutes } from "./health.ts";
+import { noteSent } from "./idempotency.ts";
 import type { InputLimits } from "./inputs.ts";
 import { jobRoutes } from "./jobs.ts";
 import { maskPath } from "./mask-path.ts";
 import { photoSetRoutes } from "./photo-sets.ts";
 import { pipelineRoutes } from "./pipelines.ts";
 import { answerProblems } from "./problem.ts";
+import { providerLogRoutes } from "./provider-logs.ts";
+import { providerStatusRoutes } from "./provider-status.ts";
 import { quoteRoutes } from "./quotes.ts";
 import { ratingRoutes } from "./ratings.ts";
 import { trainedModelRoutes } from "./trained-models.ts";
@@ -63,6 +69,8 @@ export interface ApiServices {
   readonly queues: Queues;
   readonly storage: Storage | LocalStorage;
   readonly providers: Providers;
+  /** Who is asked first for a kind, unless an app or a plan says otherwise. */
+  readonly preference: Readonly<Record<KindName, Routing>>;
   readonly fetchFile: FetchFile;
   readonly fetchToFile: FetchToFile;
   readonly accept: Accept;
@@ -107,18 +115,26 @@ export async function makeApp(services: ApiServices): Promise<ApiApp> {
     logController: new LogController({ disableRequestLogging: true }),
     genReqId: (request) => requestId(request.headers["x-request-id"]),
     bodyLimit: MOST_JSON_BYTES,
-    // Longer than Prefer: wait=60; a body has 30 s to arrive.
-    requestTimeout: 90_000,
+    // Of a request as a whole; most have to be here sooner, see arrival.ts.
+    requestTimeout: MOST_ARRIVAL_MS,
     connectionTimeout: 120_000,
     keepAliveTimeout: 75_000,
     routerOptions: { maxParamLength: 512 },
   }).withTypeProvider<ZodTypeProvider>();
   app.removeContentTypeParser("text/plain"); // JSON only; what else a route takes it says itself.
-  app.setValidatorCompiler(validatorCompiler);
+  app.setValidatorCompiler<z.ZodType>((route) => {
+    const validate = validatorCompiler(route);
+    return (body) => {
+      const result = validate(body);
+      if (route.httpPart === "body" && typeof result === "object" && "value" in result) noteSent(result.value, body);
+      return result;
+    };
+  });
   app.setSerializerCompiler(serializerCompiler);
   answerProblems(app as unknown as FastifyInstance);
 
   app.addHook("onRequest", async (request, reply) => {
+    expectBody(request.raw);
     reply.header("x-request-id", request.id);
     // Answers are for programs; pages get the whole set of headers below.
     reply.header("x-content-type-options", "nosniff");
@@ -183,7 +199,8 @@ export async function makeApp(services: ApiServices): Promise<ApiApp> {
     costRoutes,
   ])
     routes(app, services);
-  for (const routes of [batchRoutes, pipelineRoutes, callbackRoutes]) routes(app, services);
+  for (const routes of [batchRoutes, pipelineRoutes, callbackRoutes, providerLogRoutes, providerStatusRoutes])
+    routes(app, services);
   if ("open" in services.storage) fileRoutes(app, services.storage);
   return app;
 }
@@ -201,31 +218,13 @@ const PAGE_POLICY = {
 
 async function mountBoard(app: ApiApp, board: FastifyPluginCallback, password: string): Promise<void> {
   await app.register(async (scope) => {
-    await scope.register(basicAuth, {
-      authenticate: { realm: "Darkroom" },
-      validate: async (user, given) => {
-        if (user !== "admin" || !timingSafeEqual(digest(given), digest(password)))
-          throw Object.assign(new Error("wrong login"), { statusCode: 401 });
-      },
-    });
-    scope.addHook("onRequest", scope.basicAuth);
-    // The login failing is a browser's business: it asks again.
-    scope.setErrorHandler((error: Error & { statusCode?: number }, _request, reply) =>
-      reply
-        .code(error.statusCode ?? 500)
-        .type("text/plain")
-        .send(error.statusCode === 401 ? "log in as admin with ADMIN_PASSWORD" : "the board failed"),
-    );
+    await askForAdmin(scope, password);
     // Its page asks a third party for fonts; an operator's page asks nobody.
     scope.addHook("onSend", async (_request, _reply, payload) =>
       typeof payload === "string" ? payload.replaceAll(/<link[^>]*fonts\.(googleapis|gstatic)[^>]*>/g, "") : payload,
     );
     await scope.register(board, { prefix: "/queues" });
   });
-}
-
-function digest(text: string): Buffer {
-  return createHash("sha256").update(text).digest();
 }
 
 /** The caller's own id if it is a harmless one, so that its log and ours can be joined. */

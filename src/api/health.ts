@@ -1,7 +1,12 @@
+import type { FastifyRequest } from "fastify";
 import { z } from "zod";
 import { KINDS } from "../domain/kinds/kind.ts";
+import { ServiceError } from "../errors.ts";
 import { checkReadiness } from "../health.ts";
+import { isAdminHeader } from "./admin.ts";
 import type { Routes } from "./app.ts";
+import { problemSchema } from "./problem.ts";
+import { isTroubled, providerHealth, type Reader, readProviderHealth } from "./provider-health.ts";
 
 const checkSchema = z.object({ name: z.string(), ok: z.boolean(), detail: z.string() });
 const readiness = z.object({ status: z.enum(["ok", "unavailable", "draining"]), checks: z.array(checkSchema) });
@@ -9,6 +14,19 @@ const readiness = z.object({ status: z.enum(["ok", "unavailable", "draining"]), 
 /** /livez says that the process runs, /readyz that it can serve; /api/health says how the whole is. */
 export const healthRoutes: Routes = (app, services) => {
   const { db, queues, metrics, version } = services;
+  const providers = readProviderHealth(services);
+
+  /** Nobody must prove who he is; whoever tries and fails is told. */
+  const readerOf = async (request: FastifyRequest): Promise<Reader> => {
+    const { authorization } = request.headers;
+    if (!authorization) return "anybody";
+    if (!/^basic\s/i.test(authorization)) {
+      await services.authenticate(request);
+      return "app";
+    }
+    if (services.adminPassword && isAdminHeader(authorization, services.adminPassword)) return "admin";
+    throw new ServiceError("unauthenticated", "This login is wrong: it is admin with ADMIN_PASSWORD.");
+  };
 
   app.route({
     method: "GET",
@@ -39,26 +57,35 @@ export const healthRoutes: Routes = (app, services) => {
     schema: {
       tags: ["health"],
       summary: "How the service is",
+      description:
+        "Of each account at a provider, too, as the whole fleet has seen it, at most ten seconds old. `degraded`: a check fails, or an account does not answer or takes nothing from us.",
       response: {
+        401: problemSchema,
         200: z.object({
           status: z.enum(["ok", "degraded"]),
           version: z.string(),
           checks: z.array(checkSchema),
           queues: z.record(z.string(), z.object({ waiting: z.int(), active: z.int() })).nullable(),
-          providers: z.array(z.object({ name: z.string(), api: z.string() })),
+          providers: z.array(providerHealth),
           storage: z.string(),
           kinds: z.array(z.enum(KINDS)),
         }),
       },
     },
-    handler: async () => {
-      const [checks, counts] = await Promise.all([checkReadiness(db, queues), queues.counts().catch(() => null)]);
+    handler: async (request) => {
+      const reader = await readerOf(request);
+      const [checks, counts, accounts] = await Promise.all([
+        checkReadiness(db, queues),
+        queues.counts().catch(() => null),
+        providers(reader),
+      ]);
+      const isWell = checks.every((each) => each.ok) && !accounts.some(isTroubled);
       return {
-        status: checks.every((each) => each.ok) ? ("ok" as const) : ("degraded" as const),
+        status: isWell ? ("ok" as const) : ("degraded" as const),
         version,
         checks,
         queues: counts,
-        providers: services.providers.map(({ name, api }) => ({ name, api })),
+        providers: accounts,
         storage: services.storage.name,
         kinds: [...KINDS],
       };

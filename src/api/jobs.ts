@@ -2,7 +2,7 @@ import type { FastifyReply, FastifyRequest } from "fastify";
 import { z } from "zod";
 import { type AcceptRequest, findByKey } from "../db/accept.ts";
 import { balanceOf } from "../db/credits.ts";
-import { type JobFilter, type JobView, listJobs, viewJob } from "../db/job-views.ts";
+import { type JobFilter, type JobView, listJobs, versionsOf, viewJob } from "../db/job-views.ts";
 import { loadJob } from "../db/jobs.ts";
 import { lookNow } from "../db/looks.ts";
 import { stepsDue } from "../domain/agenda.ts";
@@ -15,8 +15,9 @@ import { jobSchema, toJson } from "../job-json.ts";
 import { learn } from "../learn.ts";
 import { TooManyWaiting } from "./accepting.ts";
 import type { ApiServices, Routes } from "./app.ts";
-import { fingerprint, idempotencyKey } from "./idempotency.ts";
+import { idempotencyKey, sentFingerprint } from "./idempotency.ts";
 import { appOf, checkAnswer, keyReused, order } from "./ordering.ts";
+import { type PhotoAnswer, photoAnswer } from "./photos.ts";
 import { problemSchema } from "./problem.ts";
 import { tellRates } from "./rate-headers.ts";
 import { isStorable, type Submission, submissionSchema } from "./submission.ts";
@@ -24,6 +25,10 @@ import { isStorable, type Submission, submissionSchema } from "./submission.ts";
 const idParams = z.object({ id: z.uuid("is not a job's id") });
 const submitted = jobSchema.extend({
   balance: z.object({ available: z.int().describe("What the user can spend after this.") }),
+  photos: z
+    .array(photoAnswer)
+    .optional()
+    .describe("Of a training when it is first accepted: what is said of each photo."),
 });
 const problems = { 401: problemSchema, 404: problemSchema };
 
@@ -90,12 +95,16 @@ export const jobRoutes: Routes = (app, services) => {
     handler: async (request, reply) => {
       const { appId } = await authenticate(request);
       const key = idempotencyKey(request.headers["idempotency-key"]);
-      const { view, available, replayed, reused } = await accept(services, appId, key, request.body, reply);
+      const { view, available, replayed, reused, photos } = await accept(services, appId, key, request.body, reply);
       const waited = await waitForEnd(services, request, reply, appId, view);
       reply.header("location", `/api/jobs/${waited.job.id}`);
       if (replayed) reply.header("idempotency-replayed", "true");
       if (reused) reply.header("result-reused", "true");
-      const body = { ...(await toJson(waited, storage)), balance: { available } };
+      const body = {
+        ...(await toJson(waited, storage)),
+        balance: { available },
+        ...(photos && { photos: [...photos] }),
+      };
       // Made here field by field and typed: parsing it once more costs a tenth of the whole request.
       reply.type("application/json; charset=utf-8").serializer(JSON.stringify);
       return reply.code(isEnded(waited.job) && (waited !== view || reused) ? 200 : 202).send(body);
@@ -203,19 +212,14 @@ export const jobRoutes: Routes = (app, services) => {
       tags: ["jobs"],
       summary: "Ask the provider now",
       description:
-        "Brings the next look at the job's runs forward to now and wakes the job. The answer is the job as known at this moment; read it again in a second.",
+        "Has all its runs that are out looked at now, and answers with what that has taught: at once when the job moves, after 2.5 s at the latest. Repeating it is harmless.",
       params: idParams,
       response: { 202: jobSchema, ...problems },
     },
     handler: async (request, reply) => {
       const { appId } = await authenticate(request);
-      const { job } = await mustView(services, appId, request.params.id);
-      if (!isEnded(job)) {
-        await lookNow(db, job.id);
-        const record = await loadJob(db, job.id);
-        if (record) await wakeSoon(services, job.id, record);
-      }
-      return reply.code(202).send(await toJson(await mustView(services, appId, job.id), storage));
+      const view = await mustView(services, appId, request.params.id);
+      return reply.code(202).send(await toJson(await refresh(services, appId, view), storage));
     },
   });
 };
@@ -231,6 +235,21 @@ export async function wakeSoon(
     .catch((error: unknown) => logger.warn({ err: error, job_id: id }, "could not wake: the sweep will"));
 }
 
+/** How long a status is waited for that was asked to be fresh. */
+const REFRESH_MS = 2_500;
+
+/** Asks the providers now for all that is out, and waits a moment for what that teaches. */
+export async function refresh(services: ApiServices, appId: string, view: JobView): Promise<JobView> {
+  const { id } = view.job;
+  if (isEnded(view.job)) return view;
+  const before = (await versionsOf(services.db, [id])).get(id) ?? null;
+  const out = await lookNow(services.db, id);
+  const record = await loadJob(services.db, id);
+  if (record) await wakeSoon(services, id, record);
+  if (out > 0) await services.changes.next(id, before, REFRESH_MS);
+  return mustView(services, appId, id);
+}
+
 export async function mustView({ db }: Pick<ApiServices, "db">, appId: string, jobId: string): Promise<JobView> {
   const view = await viewJob(db, appId, jobId);
   if (!view) throw new ServiceError("not_found", `There is no job ${jobId} for this API key.`);
@@ -243,6 +262,7 @@ interface Accepted {
   readonly replayed: boolean;
   /** The result of another job serves. */
   readonly reused: boolean;
+  readonly photos: readonly PhotoAnswer[] | null;
 }
 
 export async function accept(
@@ -268,7 +288,8 @@ export async function accept(
   const { outcome, available, jobId } = answer;
   const isPlain = outcome === "accepted" && Object.keys(request.files).length === 0;
   const view = isPlain ? newView(request) : await mustView(services, appId, jobId ?? "");
-  return { view, available, replayed: outcome === "replayed", reused: outcome === "reused" };
+  const photos = outcome === "accepted" ? request.photos : null;
+  return { view, available, replayed: outcome === "replayed", reused: outcome === "reused", photos };
 }
 
 /** Preparing it again would cost, or could fail by now: its files may be gone, its quote expired. */
@@ -279,11 +300,11 @@ const isCostly = ({ kind, input, quote }: Submission) =>
 async function replayOf(services: ApiServices, app: App, key: string, body: Submission): Promise<Accepted | null> {
   const known = await findByKey(services.db, app.id, key);
   if (!known) return null;
-  if (known.fingerprint !== fingerprint(body)) throw keyReused(known.jobId);
+  if (known.fingerprint !== sentFingerprint(body)) throw keyReused(known.jobId);
   const view = await mustView(services, app.id, known.jobId);
   const balance = await balanceOf(services.db, app.id, view.job.userId);
   const available = balance ? balance.balance + balance.allowance : 0;
-  return { view, available, replayed: !known.reused, reused: known.reused };
+  return { view, available, replayed: !known.reused, reused: known.reused, photos: null };
 }
 
 const asError = (thrown: unknown) => (thrown instanceof Error ? thrown : new Error(String(thrown)));

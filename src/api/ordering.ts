@@ -3,7 +3,7 @@ import type { AcceptAnswer, AcceptRequest } from "../db/accept.ts";
 import type { Asset } from "../db/assets.ts";
 import { planNameOf } from "../db/plans.ts";
 import { findQuote } from "../db/quotes.ts";
-import { findTrainedModel } from "../db/trained-models.ts";
+import { findTrainedModel, type TrainedModel } from "../db/trained-models.ts";
 import { type App, planOf } from "../domain/app.ts";
 import { type Family, findModel } from "../domain/catalogue.ts";
 import { kindOf } from "../domain/kinds/all.ts";
@@ -13,9 +13,9 @@ import { ServiceError } from "../errors.ts";
 import { chargeOf, refusalOf } from "../refusal.ts";
 import { targetProblem } from "../storage/guarded-post.ts";
 import type { ApiServices } from "./app.ts";
-import { fingerprint } from "./idempotency.ts";
+import { fingerprint, sentFingerprint } from "./idempotency.ts";
 import { prepareFiles } from "./inputs.ts";
-import { judgePhotos, trainedBy } from "./photos.ts";
+import { judgePhotos, type PhotoAnswer, trainedBy } from "./photos.ts";
 import type { Submission } from "./submission.ts";
 
 /**
@@ -42,34 +42,34 @@ export function appOf({ apps }: Pick<ApiServices, "apps">, appId: string): App {
 
 /**
  * Throws ServiceError with the fields at fault, or model_gone. With a quote: what was quoted, whatever plan and price
- * book say by now; only the limits on how often and how many are today's.
+ * book say by now; only the limits on how often and how many are today's. `planned`: the family of a trained model that
+ * will be made by an earlier step.
  */
 export async function fitSubmission(
   services: ApiServices,
   app: App,
   body: Submission,
-  family?: Family,
+  planned?: Family,
 ): Promise<Fitted> {
   checkCallbackUrl(services, body.callbackUrl);
   const plan = Object.keys(app.plans).length > 1 ? await planNameOf(services.db, app.id, body.user) : null;
+  const trained = planned ? ({ status: "ready", family: planned } as const) : await trainedOf(services, app, body);
   const fitted = body.quote
     ? await fitQuoted(services, app, body, body.quote, plan)
-    : await fitFresh(services, app, body, plan, family);
-  await services.catalogue.checkThere(app, fitted.kind, fitted.model);
+    : fitFresh(app, body, plan, trained?.family);
+  await services.catalogue.checkThere(app, fitted);
+  checkTrainedModel(body.user, fitted, trained);
   return fitted;
 }
 
-async function fitFresh(
-  services: ApiServices,
-  app: App,
-  body: Submission,
-  plan: string | null,
-  planned?: Family,
-): Promise<Fitted> {
-  const trained = kindOf(body.kind).trainedModel(body.input);
-  const family =
-    planned ??
-    (trained === null ? undefined : (await findTrainedModel(services.db, app.id, body.user, trained))?.family);
+async function trainedOf({ db }: ApiServices, app: App, { kind, input, user }: Submission): Promise<Trained | null> {
+  const id = kindOf(kind).trainedModel(input);
+  return id === null ? null : findTrainedModel(db, app.id, user, id);
+}
+
+type Trained = Pick<TrainedModel, "status" | "family">;
+
+function fitFresh(app: App, body: Submission, plan: string | null, family: Family | undefined): Fitted {
   const fitting = fitWish(app, plan, { ...body, family });
   if (!fitting.ok) throw refusal(fitting.problems);
   return fitting.fitted;
@@ -126,40 +126,34 @@ async function fitQuoted(
   };
 }
 
+export interface Ordered extends AcceptRequest {
+  /** Of a training: what is said of each of its photos. */
+  readonly photos: readonly PhotoAnswer[] | null;
+}
+
 export async function order(
   services: ApiServices,
   app: App,
   key: string,
   body: Submission,
   placement: Placement = {},
-): Promise<AcceptRequest> {
+): Promise<Ordered> {
   const fitted = await fitSubmission(services, app, body, placement.family);
+  await services.catalogue.checkOpen(app, fitted);
   if (fitted.kind === "training") {
-    const { files, facts } = await judgePhotos(services, app.id, fitted.files);
+    const { files, facts, photos } = await judgePhotos(services, app.id, fitted.files);
     const { input, model } = trainedBy(fitted, facts);
     const trained = { model, maxModels: fitted.maxModels };
-    return { ...toRequest(services, app, key, body, { ...fitted, input }, files, placement), trained };
+    return { ...toRequest(services, app, key, body, { ...fitted, input }, files, placement), trained, photos };
   }
-  await checkTrainedModel(services, app, body.user, fitted, placement.family);
   const files = await prepareFiles(services, app.id, fitted.files);
   checkMask(files);
-  return toRequest(services, app, key, body, fitted, files, placement);
+  return { ...toRequest(services, app, key, body, fitted, files, placement), photos: null };
 }
 
-/**
- * A trained model has to be this user's, ready, and of the family that the model can load. `planned`: of one that will
- * be made by an earlier step.
- */
-export async function checkTrainedModel(
-  { db }: ApiServices,
-  app: App,
-  user: string,
-  fitted: Fitted,
-  planned?: Family,
-): Promise<void> {
-  const id = fitted.trainedModel;
-  if (id === null) return;
-  const trained = planned ? { status: "ready", family: planned } : await findTrainedModel(db, app.id, user, id);
+/** A trained model has to be this user's, ready, and of the family that the model can load. */
+function checkTrainedModel(user: string, fitted: Fitted, trained: Trained | null): void {
+  if (fitted.trainedModel === null) return;
   const detail = !trained
     ? `is no trained model of this user: GET /api/trained-models?user=${encodeURIComponent(user)} lists them`
     : trained.status !== "ready"
@@ -196,7 +190,7 @@ export function toRequest(
     credits: fitted.price.credits,
     priceLines: fitted.price.lines,
     idempotencyKey: key,
-    fingerprint: fingerprint(body),
+    fingerprint: sentFingerprint(body),
     deadlineSeconds: fitted.deadlineSeconds ?? deadlineOf(fitted, services.jobDeadlineSeconds),
     plan: fitted.plan,
     priceBook: fitted.priceBook,

@@ -13,11 +13,14 @@ import { ArchiveRefused } from "../storage/archive-refused.ts";
 import { detectTask, setQuality } from "../storage/photo-set.ts";
 import { withScratch } from "../storage/scratch.ts";
 import type { ApiServices, Routes } from "./app.ts";
+import { expectBody, MOST_ARRIVAL_MS } from "./arrival.ts";
 import { judgeBytes, judgeRefs, type PhotoSet, photoAnswer, verdictsOf } from "./photos.ts";
 import { problemSchema } from "./problem.ts";
 
 /** 40 photos of 25 MB. */
 const MOST_ARCHIVE_BYTES = 1_000_000_000;
+/** While forty photos are judged no byte moves, and the connection is kept all the same. */
+const JUDGING_MS = 600_000;
 
 const photoSet = z
   .object({
@@ -49,12 +52,15 @@ export const photoSetRoutes: Routes = (app, services) => {
         tags: ["uploads"],
         summary: "Judge the photos of a training",
         description:
-          'Either a ZIP of at most 40 photos (application/zip, or multipart/form-data with one file), which become uploads, or JSON {"photos": [ids or URLs]}. Answers a verdict for each; nothing is charged.',
+          'Either a ZIP of at most 40 photos (application/zip, or multipart/form-data with one file), which become uploads, or JSON {"photos": [ids or URLs]}. Answers a verdict for each; nothing is charged. At most 1 GB, which has half an hour to arrive: photos that are larger, or a line that is slower, go one by one to POST /api/uploads.',
         consumes: ["application/zip", "multipart/form-data", "application/json"],
         response: { 200: photoSet, 401: problemSchema, 413: problemSchema, 415: problemSchema, 422: problemSchema },
       },
       handler: async (request) => {
         const { appId } = await services.authenticate(request);
+        // Only now: nobody unknown holds a connection for so long.
+        expectBody(request.raw, MOST_ARRIVAL_MS);
+        request.raw.setTimeout(JUDGING_MS);
         const stream = await archiveStream(request);
         if (stream) return toAnswer(...(await judgeArchive(services, appId, stream)));
         const photos = photosOf(request.body);

@@ -5,6 +5,7 @@ import { saveQuote } from "../db/quotes.ts";
 
 import { type App, planOf } from "../domain/app.ts";
 import type { Fitted } from "../domain/request.ts";
+import { asSeen } from "../domain/suffix.ts";
 import { ServiceError } from "../errors.ts";
 import type { ApiServices, Routes } from "./app.ts";
 import { appOf, fitSubmission, type QuotedRequest, quotedFingerprint } from "./ordering.ts";
@@ -98,7 +99,7 @@ export const quoteRoutes: Routes = (app, services) => {
         credits: price.credits,
         lines: [...price.lines],
         clamps: [...fitted.clamps],
-        input: fitted.input,
+        input: asSeen(fitted.input),
         model: fitted.model.alias,
         plan: fitted.plan,
         priceBook,

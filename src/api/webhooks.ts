@@ -45,6 +45,8 @@ export const webhookRoutes: Routes = (app, services) => {
     };
     if (given && !equal(given.token, token(signingSecret, provider.name, given.runId)))
       throw refuse("The address does not belong to a run.");
+    if (!given && !provider.signsWebhooks)
+      throw refuse(`${provider.name} signs nothing: only the address that the run was ordered with proves who calls.`);
     const headers = Object.fromEntries(
       Object.entries(request.headers).map(([name, value]) => [name, Array.isArray(value) ? value[0] : value]),
     );

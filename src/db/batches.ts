@@ -1,4 +1,4 @@
-import { and, asc, eq, gt, sql } from "drizzle-orm";
+import { and, asc, eq, gt, isNull, sql } from "drizzle-orm";
 import { allStorable } from "../domain/failure.ts";
 import type { JobStatus } from "../domain/job.ts";
 import type { KindName } from "../domain/kinds/kind.ts";
@@ -40,6 +40,22 @@ export async function cancelBatch(db: Db, id: string): Promise<void> {
     .update(batches)
     .set({ cancelRequestedAt: sql`coalesce(cancel_requested_at, now())` })
     .where(eq(batches.id, id));
+}
+
+/** Canceled so many seconds ago at least, and some of its items still have no answer; the oldest first. */
+export async function canceledBatches(
+  db: Db,
+  seconds: number,
+  limit: number,
+): Promise<Pick<BatchRow, "id" | "size">[]> {
+  return db
+    .select({ id: batches.id, size: batches.size })
+    .from(batches)
+    .where(
+      and(isNull(batches.acceptedAt), sql`${batches.cancelRequestedAt} < now() - make_interval(secs => ${seconds})`),
+    )
+    .orderBy(asc(batches.cancelRequestedAt))
+    .limit(limit);
 }
 
 /** The positions of the items that have their answer. */

@@ -1,8 +1,11 @@
 import { sql } from "drizzle-orm";
 import type { Db } from "./client.ts";
 
-/** learn: how long the models take. clean: what has expired is deleted. conclude: what an ended job left open. */
-export type Chore = "learn" | "clean" | "conclude";
+/**
+ * learn: how long the models take. clean: what has expired is deleted. conclude: what an ended job left open. loads: how
+ * busy the providers are. balances: what is left on their accounts. logs: what is too old of the calls to them is deleted.
+ */
+export type Chore = "learn" | "clean" | "conclude" | "loads" | "balances" | "logs";
 
 /** True for one worker of the fleet, and not again before so many seconds. */
 export async function claimChore(db: Db, name: Chore, everySeconds: number): Promise<boolean> {

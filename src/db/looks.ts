@@ -146,7 +146,8 @@ export async function noteWebhook(db: Db, entry: InboxEntry): Promise<boolean> {
       update runs set provider_run_id = coalesce(provider_run_id, ${entry.providerRunId}),
         next_look_at = case when ${entry.ended} or status <> 'running' then now()
                             else least(next_look_at, now() + make_interval(secs => ${PROGRESS_PAUSE_SECONDS})) end
-      where id = ${entry.runId} and (status in ('submitting', 'unknown', 'running')
+      -- Asked again: while the lock was waited for, the run may have gone to another account, where this name means nothing.
+      where id = ${entry.runId} and provider = ${entry.provider} and (status in ('submitting', 'unknown', 'running')
           -- Presumed lost, and there after all: the look decides whether it goes on or is stopped.
           or (status = 'failed' and failure_code in ('lost', 'unconfirmed') and cost_micro_usd is null))
         and (provider_run_id = ${entry.providerRunId} or (provider_run_id is null and not exists (

@@ -3,6 +3,7 @@ import {
   bigint,
   boolean,
   customType,
+  doublePrecision,
   integer,
   jsonb,
   pgTable,
@@ -17,7 +18,9 @@ import type { FailureCode } from "../domain/failure.ts";
 import type { JobStatus } from "../domain/job.ts";
 import type { Clamp, KindName } from "../domain/kinds/kind.ts";
 import type { PriceLine } from "../domain/pricing.ts";
-import type { RunStatus } from "../domain/run.ts";
+import type { Load } from "../domain/provider.ts";
+import type { CostSource, RunStatus } from "../domain/run.ts";
+import type { PauseReason } from "../domain/turns.ts";
 
 /**
  * The tables as TypeScript sees them. `migrations/` is the definition, with the reasons; test/db-schema.test.ts
@@ -147,6 +150,9 @@ export const runs = pgTable("runs", {
   costMicroUsd: bigint("cost_micro_usd", { mode: "number" }),
   destination: text(),
   trainedVersion: text("trained_version"),
+  routeWhy: text("route_why"),
+  costSource: text("cost_source").$type<CostSource>(),
+  goneAt: time("gone_at"),
 });
 
 export const assets = pgTable("assets", {
@@ -166,6 +172,8 @@ export const assets = pgTable("assets", {
   createdAt: time("created_at").notNull().defaultNow(),
   durationMs: integer("duration_ms"),
   facts: jsonb(),
+  /** Of an input that lies on its side or is in CMYK: the file that providers are given instead. */
+  upright: jsonb().$type<{ readonly storageKey: string; readonly contentType: string; readonly bytes: number }>(),
 });
 
 export const settlements = pgTable("settlements", {
@@ -336,3 +344,28 @@ export const catalogueState = pgTable(
   },
   (table) => [primaryKey({ columns: [table.provider, table.model, table.isTraining] })],
 );
+
+export const providerStates = pgTable("provider_states", {
+  provider: text().primaryKey(),
+  perSecond: doublePrecision("per_second"),
+  burst: doublePrecision(),
+  level: doublePrecision().notNull().default(0),
+  refilledAt: time("refilled_at"),
+  pace: doublePrecision(),
+  notBefore: time("not_before"),
+  throttles: integer().notNull().default(0),
+  promisedAt: time("promised_at"),
+  silentRuns: uuid("silent_runs").array().notNull().default([]),
+  silentAt: time("silent_at"),
+  openings: integer().notNull().default(0),
+  openedAt: time("opened_at"),
+  openUntil: time("open_until"),
+  pausedReason: text("paused_reason").$type<PauseReason>(),
+  pausedSince: time("paused_since"),
+  probeAt: time("probe_at"),
+  canaryRun: uuid("canary_run"),
+  canaryUntil: time("canary_until"),
+  load: json<Record<string, Load & { readonly at: number }>>("load").default({}),
+  told: text().notNull().default("closed"),
+  updatedAt: time("updated_at").notNull().defaultNow(),
+});

@@ -238,6 +238,8 @@ export const MODELS: readonly Model[] = [
     timeoutSeconds: 900,
   },
   {
+    // Made from clips of 24 frames, and known to need 15 GB for 30 at its full size. Nobody states a most; S5's product
+    // orders 360. What the real one has not the memory for fails, and is refunded.
     alias: "zeroscope-v2-xl",
     title: "Zeroscope v2 XL: up to 15 s from words",
     kinds: ["video"],

@@ -107,6 +107,8 @@ const SET_ASIDE = failure(
 function intend(job: Job, intended: IntendedRun, sentAt: Date): Job {
   const last = lastRun(job, intended.variant);
   if (variantState(job, intended.variant) !== "open") return job;
+  // It was prepared for long enough to be too late.
+  if (sentAt >= job.deadlineAt) return job;
   if (last && isPostponed(last)) {
     if (last.id !== intended.id) return job;
     // A training that was prepared for an account goes to no other.

@@ -4,6 +4,7 @@ import { kindOf } from "./kinds/all.ts";
 import type { Clamp, FieldProblem, FileRef, KindName } from "./kinds/kind.ts";
 import { type Measure, mostPriced, type Price, type PriceBook, priceOf } from "./pricing.ts";
 import { spread } from "./spread.ts";
+import { keepBeside, withSuffix } from "./suffix.ts";
 
 /** What a caller asks for, parsed by the schema of its kind. */
 export interface Wish {
@@ -94,7 +95,8 @@ export function fitWish(app: App, planName: string | null, wish: Wish): Fitting 
       model,
       plan: name,
       maxModels: plan.maxModels,
-      input: safe.input,
+      // Together they had to fit; from here on the words of the arm are nobody's to read.
+      input: arm?.promptSuffix ? keepBeside(safe.input, arm.promptSuffix) : safe.input,
       clamps: fit.clamps,
       files: kind.files(safe.input),
       trainedModel: kind.trainedModel(safe.input),
@@ -148,10 +150,7 @@ function loraDefault(allowed: readonly Model[], byDefault: string, family: Famil
 function withArm(input: unknown, arm: Arm | null): unknown {
   if (!arm || typeof input !== "object" || input === null) return input;
   const set = { ...input, ...arm.set };
-  if (!arm.promptSuffix) return set;
-  const field = "instruction" in set ? "instruction" : "prompt";
-  const prompt = (set as Record<string, unknown>)[field];
-  return { ...set, [field]: `${typeof prompt === "string" ? prompt : ""} ${arm.promptSuffix}`.trim() };
+  return arm.promptSuffix ? withSuffix(set, arm.promptSuffix) : set;
 }
 
 /** Always the same arm for the same user; over many users in proportion to the weights. */

@@ -342,13 +342,14 @@ const PARKED_MS = 5_000;
 
 /**
  * What an account refuses for its own sake is no refusal of the order: it waits until the account is in order, or goes
- * to another one. `elsewhere`: another account is ready to serve it, so there is nothing to wait for.
+ * to another one. `elsewhere`: another account is ready to serve it, so there is nothing to wait for. `later`: another
+ * one has the model, and will be ready some time.
  */
-export function reroute<T extends Answer>(answer: T, elsewhere: boolean): T | Postponed {
+export function reroute<T extends Answer>(answer: T, elsewhere: boolean, later = elsewhere): T | Postponed {
   if (answer.outcome === "postponed") return elsewhere ? { ...answer, retryAfterMs: 0 } : answer;
   if (answer.outcome !== "declined") return answer;
   const { failure } = answer;
-  if (isAccountTrouble(failure.code) || (failure.code === "model_not_found" && elsewhere))
+  if (isAccountTrouble(failure.code) || (failure.code === "model_not_found" && (elsewhere || later)))
     return { outcome: "postponed", failure, retryAfterMs: elsewhere ? 0 : PARKED_MS };
   return answer;
 }

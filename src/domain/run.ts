@@ -191,6 +191,8 @@ export function moveRun(run: Run, event: RunEvent): Run {
       if (!event.until) return endRun(run, "failed", event.at, event.failure);
       return { ...run, storeAttempts: run.storeAttempts + 1, notBefore: event.until, failure: event.failure };
     case "failed":
+      // A webhook may have told its id while nobody else could tell of it.
+      if (event.failure.code === "unconfirmed" && (run.status !== "unknown" || run.providerRunId)) return run;
       // The provider said "succeeded" before: a later word of it cannot take that back.
       return isLive(run) && run.status !== "storing"
         ? { ...endRun(run, "failed", event.at, event.failure), ...spent(event) }

@@ -40,7 +40,8 @@ export function isVerdict(reply: Reply, told: string | null): boolean {
   const problem = problemIn(reply.body);
   if (problem === null) return false;
   if (typeof problem.detail !== "string") return true;
-  return Boolean(problem.error_type) && (problem.error_type !== "internal_error" || told !== null);
+  const type = problem.error_type ?? reply.headers["x-fal-error-type"];
+  return Boolean(type) && (type !== "internal_error" || told !== null);
 }
 
 /** What the platform, not the model, says of a run that it could not carry through. */
@@ -83,6 +84,8 @@ export function verdictOf(reply: Reply, seconds: number | null, onStrange: (what
   // 401 and 403 are about our key, 402 and 429 about our account.
   if (problem === null || status < 400 || [401, 402, 403, 408, 429].includes(status)) return null;
 
+  // The platform calls that a bad request.
+  if (status === 400 && /still in progress/i.test(wordsOf(problem))) return { status: "running", progress: null };
   const words = `${status}: ${wordsOf(problem)}`;
   const failed = (code: FailureCode): Failed => failedAs(code, words, seconds);
   const type = problem.error_type ?? headers["x-fal-error-type"] ?? null;
@@ -99,7 +102,6 @@ export function verdictOf(reply: Reply, seconds: number | null, onStrange: (what
   if (known !== undefined) return failed(known);
   if (type !== null) onStrange(`a run ended with the unknown error type "${type}": ${words}`);
 
-  if (status === 400 && /still in progress/i.test(problem.detail)) return { status: "running", progress: null };
   // The queue takes an order for any path of an application; that there is none is told by the application.
   const isModel = /\b(app|application|model|path)\b/i.test(problem.detail);
   if (status === 404) return failed(isModel ? "model_not_found" : "output_unavailable");

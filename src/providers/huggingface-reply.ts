@@ -1,6 +1,5 @@
 import { z } from "zod";
-import { type FailureCode, failure } from "../domain/failure.ts";
-import { type Look, ProviderUnreachable } from "../domain/provider.ts";
+import type { FailureCode } from "../domain/failure.ts";
 import { parseJson, type Reply } from "./http.ts";
 
 /** What the router and those behind it answer, and what it means. Only what is read is insisted on. */
@@ -25,6 +24,8 @@ export const QueueStatus = z.object({
   metrics: z
     .object({ inference_time: z.number().nonnegative().nullable().catch(null) })
     .catch({ inference_time: null }),
+  /** Of a run that failed, what kind of failure it was. */
+  error_type: z.string().nullable().catch(null),
 });
 
 const Pictures = z.object({
@@ -32,13 +33,6 @@ const Pictures = z.object({
     .array(z.object({ b64_json: z.string().min(1).optional(), url: z.url().optional() }))
     .min(1)
     .max(16),
-});
-
-const File = z.object({ url: z.string().regex(/^(https?:\/\/|data:)/) });
-const Result = z.object({
-  images: z.array(File).min(1).max(16).optional(),
-  image: File.optional(),
-  video: File.optional(),
 });
 
 /** The outputs inside of an answer: a picture's bytes as they are, or a list of them in base64 or as URLs. */
@@ -66,31 +60,6 @@ export function pathOfRun(queued: { readonly request_id: string; readonly respon
   const told = URL.canParse(queued.response_url) ? new URL(queued.response_url).pathname : "";
   const path = /^\/([\w.-]+(?:\/[\w.-]+)+\/requests\/[\w-]+)\/?$/.exec(told)?.[1];
   return path ?? `${id.split("/").slice(0, 2).join("/")}/requests/${queued.request_id}`;
-}
-
-/** fal-ai's result of a run that is over: outputs, or the error itself with its HTTP status. */
-export function endOf(reply: Reply, seconds: number | null, words: (body: string) => string): Look {
-  const failed = (code: FailureCode, detail: string): Look => {
-    return { status: "failed", failure: failure(code, detail), seconds, costMicroUsd: null };
-  };
-  const parsed = parseJson(reply.body);
-  if (reply.status < 300 && parsed !== undefined) {
-    const { images = [], image, video } = Result.safeParse(parsed).data ?? {};
-    const outputs = [...images, image ?? [], video ?? []].flat().map(({ url }) => url);
-    if (outputs.length > 0) return { status: "succeeded", outputs, seconds, costMicroUsd: null, trainedVersion: null };
-    return failed("provider_failed", `no output URLs, but ${reply.body.slice(0, 500)}`);
-  }
-  const problem = Problem.safeParse(parsed).data;
-  const isAboutUs = [401, 402, 403, 408, 429].includes(reply.status);
-  if (!problem || isAboutUs)
-    throw new ProviderUnreachable(`result: no usable answer (${reply.status}): ${words(reply.body)}`);
-  if (reply.status === 404) return failed("output_unavailable", words(reply.body));
-  const type = problem.error_type ?? "";
-  if (type === "client_cancelled") return { status: "canceled", seconds, costMicroUsd: null };
-  // The machine went away, not the model: the same run may well succeed on another.
-  if (/^runner_|^startup_timeout$/.test(type)) return failed("interrupted", words(reply.body));
-  const code = failureOf(words(reply.body));
-  return failed(code === "provider_failed" && reply.status === 422 ? "input_refused" : code, words(reply.body));
 }
 
 /** Free text, of whoever ran it. */

@@ -15,8 +15,9 @@ import {
   WebhookRefused,
 } from "../domain/provider.ts";
 import { type Adapter, type AdapterOptions, isLoopback } from "./adapter.ts";
+import { isVerdict, verdictOf } from "./fal-result.ts";
 import { ask, type Call, parseJson, type Reply, retryAfterMs, sendOnce } from "./http.ts";
-import { endOf, failureOf, Problem, pathOfRun, picturesIn, QueueStatus, wordsIn } from "./huggingface-reply.ts";
+import { failureOf, Problem, pathOfRun, picturesIn, QueueStatus, wordsIn } from "./huggingface-reply.ts";
 
 const TOTAL_MS = 15_000;
 /** Of a call that is the whole run: a picture takes seconds, and a model that must be loaded first about a minute. */
@@ -210,7 +211,7 @@ function make(options: AdapterOptions): Provider {
     const told = QueueStatus.safeParse(parseJson(reply.body));
     if (reply.status >= 300 || !told.success)
       throw new ProviderUnreachable(`status: no usable answer (${reply.status}): ${words(reply.body)}`);
-    const { status, metrics } = told.data;
+    const { status, metrics, error_type } = told.data;
     if (status !== "COMPLETED") {
       if (status !== "IN_QUEUE" && status !== "IN_PROGRESS") onStrange(`fal-ai has the unknown status "${status}"`);
       return { status: "running", progress: null };
@@ -221,7 +222,12 @@ function make(options: AdapterOptions): Provider {
       { sendBefore: new Date(clock().getTime() + totalMs), clock },
     );
     if (result.sent !== "answered") throw new ProviderUnreachable(result.detail);
-    return endOf(result, metrics.inference_time, words);
+    // It is fal's queue, in fal's words; what the router says for itself is no word about the run.
+    const isItsOwn = result.status < 500 || isVerdict(result, error_type);
+    const end = isItsOwn ? verdictOf(result, metrics.inference_time, onStrange) : null;
+    if (end === null)
+      throw new ProviderUnreachable(`result: no usable answer (${result.status}): ${words(result.body)}`);
+    return end;
   }
 
   return {

@@ -61,7 +61,11 @@ export function lookOf(prediction: Prediction, now: Date, onStrange: (what: stri
 
 function succeeded({ output, data_removed, metrics }: Prediction): Look {
   if (data_removed || output === null || output === undefined)
-    return failed("output_unavailable", "the provider has removed the output; it keeps it for about an hour", metrics.predict_time);
+    return failed(
+      "output_unavailable",
+      "the provider has removed the output; it keeps it for about an hour",
+      metrics.predict_time,
+    );
   const outputs = typeof output === "string" ? [output] : output;
   if (Array.isArray(outputs) && outputs.length > 0 && outputs.every(isUrl))
     return { status: "succeeded", outputs, seconds: metrics.predict_time, costMicroUsd: null, trainedVersion: null };
@@ -86,10 +90,18 @@ export function lookOfTraining(training: Prediction, now: Date, onStrange: (what
   if (training.status !== "succeeded") return lookOf(training, now, onStrange);
   const { output, data_removed, metrics } = training;
   if (data_removed || output === null || output === undefined)
-    return failed("output_unavailable", "the provider has removed the output; it keeps it for about an hour", metrics.predict_time);
+    return failed(
+      "output_unavailable",
+      "the provider has removed the output; it keeps it for about an hour",
+      metrics.predict_time,
+    );
   const { version = null, weights = null } = Trained.safeParse(output).data ?? {};
   if (version === null && weights === null)
-    return failed("provider_failed", `neither version nor weights, but ${JSON.stringify(output).slice(0, 500)}`, metrics.predict_time);
+    return failed(
+      "provider_failed",
+      `neither version nor weights, but ${JSON.stringify(output).slice(0, 500)}`,
+      metrics.predict_time,
+    );
   const outputs = weights === null ? [] : [weights];
   return { status: "succeeded", outputs, seconds: metrics.predict_time, costMicroUsd: null, trainedVersion: version };
 }

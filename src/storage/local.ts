@@ -104,6 +104,16 @@ export function makeLocalStorage(options: LocalStorageOptions): LocalStorage {
       throw new FileNotFound(`There is no file ${key}.`);
     },
 
+    async exists(key) {
+      try {
+        const [file] = await Promise.all([stat(fileOf(key)), stat(typeOf(key))]);
+        return file.isFile();
+      } catch (error) {
+        if (isMissing(error)) return false;
+        throw error;
+      }
+    },
+
     async delete(key) {
       await rm(fileOf(key), { force: true });
       await rm(typeOf(key), { force: true });

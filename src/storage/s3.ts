@@ -7,6 +7,7 @@ import {
   DeleteObjectCommand,
   GetObjectCommand,
   type GetObjectCommandOutput,
+  HeadObjectCommand,
   PutObjectCommand,
   S3Client,
   S3ServiceException,
@@ -105,6 +106,26 @@ export function makeS3Storage(options: S3StorageOptions): Storage {
         bytes: found.ContentLength,
         contentType: found.ContentType ?? "application/octet-stream",
       };
+    },
+
+    async exists(key) {
+      try {
+        await client.send(new HeadObjectCommand(at(key)));
+        return true;
+      } catch (error) {
+        if (!(error instanceof S3ServiceException) || error.$metadata.httpStatusCode !== 404) throw error;
+      }
+      // An answer without a body does not tell a missing file from a missing bucket; this one does.
+      return storage.get(key).then(
+        ({ body }) => {
+          body.destroy();
+          return true;
+        },
+        (error) => {
+          if (error instanceof FileNotFound) return false;
+          throw error;
+        },
+      );
     },
 
     async delete(key) {

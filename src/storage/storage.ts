@@ -15,6 +15,8 @@ export interface Storage {
   putFile(key: string, path: string, contentType: string): Promise<void>;
   /** Throws FileNotFound. */
   get(key: string): Promise<StoredFile>;
+  /** False only when the store itself says so; throws when it cannot be asked. */
+  exists(key: string): Promise<boolean>;
   /** Repeating is harmless. */
   delete(key: string): Promise<void>;
   /** A URL that lets anyone read the file until it expires. `ttlSeconds` 1..604800. */

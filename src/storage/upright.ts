@@ -18,8 +18,8 @@ export function uprightOf(bytes: Buffer, image: ImageFacts, maxPixels: number): 
     try {
       const open = () =>
         sharp(bytes, { failOn: "error", limitInputPixels: maxPixels }).timeout({ seconds: DECODE_SECONDS });
-      const { orientation = 1, space } = await open().metadata();
-      if ((orientation === 1 && space !== "cmyk") || image.pages > 1) return null;
+      const { orientation = 1, space, icc } = await open().metadata();
+      if ((orientation === 1 && space !== "cmyk" && isOfSrgb(icc)) || image.pages > 1) return null;
       const turned = open().autoOrient().toColourspace("srgb");
       if (image.contentType === "image/jpeg")
         return {
@@ -32,4 +32,12 @@ export function uprightOf(bytes: Buffer, image: ImageFacts, maxPixels: number): 
       throw error instanceof ImageRefused ? error : asRefusal(error, maxPixels);
     }
   });
+}
+
+/** Where a profile says its own name, in one or two bytes a letter. */
+const PROFILE_HEAD = 1_024;
+
+/** No profile means sRGB. One that does not say so may be it all the same: then turning into it changes nothing. */
+function isOfSrgb(profile: Buffer | undefined): boolean {
+  return profile?.subarray(0, PROFILE_HEAD).toString("latin1").replaceAll("\0", "").includes("sRGB") ?? true;
 }

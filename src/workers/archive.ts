@@ -7,7 +7,7 @@ import { photoField } from "../domain/kinds/training.ts";
 import { writeArchive } from "../storage/archive.ts";
 import { normalizePhoto } from "../storage/photo.ts";
 import { withScratch } from "../storage/scratch.ts";
-import { makeReader } from "../storage/storage.ts";
+import { FileNotFound, makeReader } from "../storage/storage.ts";
 import type { Services } from "./services.ts";
 
 /** Trainers scale down to 1,536 at most. */
@@ -17,7 +17,7 @@ const RECIPE = `upright sRGB JPEG 95, ${MOST_SIDE}`;
 
 /**
  * The ZIP of a training's photos, in our store. Its key is the hash of its photos: the same set, in whatever order, is
- * made and uploaded once. Holds one photo in memory at a time.
+ * made and uploaded once. Holds one photo in memory at a time. Throws FileNotFound when a photo is gone.
  */
 export async function ensureArchive(services: Services, record: JobRecord): Promise<Asset> {
   const { db, storage } = services;
@@ -26,7 +26,8 @@ export async function ensureArchive(services: Services, record: JobRecord): Prom
   for (const photo of photos) hash.update(photo.sha256);
   const storageKey = `${services.prefixOf(record.appId)}/archives/${hash.digest("hex")}.zip`;
   const known = await findArchive(db, storageKey);
-  if (known) return known;
+  // A store's own rules may have removed the file; the same one is made again at the same place.
+  if (known && (await storage.exists(storageKey))) return known;
   return withScratch(async (folder) => {
     const path = join(folder, "photos.zip");
     const read = makeReader(storage);
@@ -54,7 +55,7 @@ async function photosOf({ db }: Services, { job, appId, files }: JobRecord): Pro
   for (let index = 0; files[photoField(index)] !== undefined; index++) {
     const id = files[photoField(index)] ?? "";
     const photo = await findInput(db, appId, id);
-    if (!photo) throw new Error(`photo ${index + 1} (${id}) of job ${job.id} is gone`);
+    if (!photo) throw new FileNotFound(`Photo ${index + 1} (${id}) of job ${job.id} is gone.`);
     photos.push(photo);
   }
   return photos.sort((a, b) => Buffer.compare(a.sha256, b.sha256));

@@ -9,6 +9,7 @@ import {
 } from "../db/catalogue-state.ts";
 import { CATALOGUE } from "../domain/catalogue.ts";
 import type { Provider } from "../domain/provider.ts";
+import { routesOn } from "../domain/routing.ts";
 import { type Loop, pause, repeat } from "./loop.ts";
 import type { Services } from "./services.ts";
 
@@ -27,6 +28,8 @@ interface CatalogueOptions {
   /** Before the first round: workers that start together do not ask together. Default 5 to 15 s. */
   readonly firstMs?: number;
   readonly everyMs?: number;
+  /** What is asked for: by default what this deployment's accounts have of the catalogue. */
+  readonly routes?: readonly RouteKey[];
 }
 
 type CatalogueServices = Pick<Services, "db" | "providers" | "logger" | "metrics">;
@@ -38,7 +41,7 @@ type CatalogueServices = Pick<Services, "db" | "providers" | "logger" | "metrics
 export function catalogue(services: CatalogueServices, options: CatalogueOptions = {}): Loop {
   const { firstMs = 5_000 + Math.random() * 10_000, everyMs = EVERY_MS } = options;
   const stopped = new AbortController();
-  const routes = routesOf(services);
+  const routes = options.routes ?? routesOf(services);
   let named = false;
   const loop = repeat("catalogue", services.logger, everyMs, async () => {
     if (!named) {
@@ -63,11 +66,13 @@ export function catalogue(services: CatalogueServices, options: CatalogueOptions
 
 /** What this deployment's providers are asked for; a name that is both run and trained is two. */
 export function routesOf({ providers }: Pick<Services, "providers">): RouteKey[] {
-  const routes = providers.flatMap(({ name: provider, api }) =>
-    CATALOGUE.flatMap(({ routes: all, limits }) =>
-      all
-        .filter((route) => route.api === api)
-        .map(({ model }) => ({ provider, model, isTraining: limits.trains !== undefined })),
+  const routes = providers.flatMap((account) =>
+    CATALOGUE.flatMap((entry) =>
+      routesOn(account, entry).map(({ model }) => ({
+        provider: account.name,
+        model,
+        isTraining: entry.limits.trains !== undefined,
+      })),
     ),
   );
   return [...new Map(routes.map((route) => [JSON.stringify(route), route])).values()];

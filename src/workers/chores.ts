@@ -38,7 +38,7 @@ const CHORES: Readonly<Record<Seldom, { everySeconds: number; work(services: Cho
   },
   // The last calls are the last thousand: a busy account has that many in a minute.
   logs: {
-    everySeconds: 60,
+    everySeconds: 300,
     work: async ({ db }) => ({
       logs: await inSlices((limit) => trimLogs(db, limit)),
       counts: await inSlices((limit) => deleteOldCounts(db, limit)),

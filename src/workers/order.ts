@@ -9,6 +9,7 @@ import { ARCHIVE_FIELD } from "../domain/kinds/training.ts";
 import { type Declined, OfferRefused, type Postponed, type Provider } from "../domain/provider.ts";
 import type { Choice } from "../domain/routing.ts";
 import type { Run } from "../domain/run.ts";
+import { asOrdered } from "../domain/suffix.ts";
 import { FileNotFound, readAll } from "../storage/storage.ts";
 import { ensureArchive } from "./archive.ts";
 import type { Services } from "./services.ts";
@@ -63,7 +64,7 @@ async function writeOrder(
   const place = { id, provider: provider.name, model: route.model, version, destination };
   const isFresh = timeBy(record).getTime() - record.createdAt.getTime() < RENEW_AFTER_MS;
   if (before && isFresh) return { ...place, input: before.input };
-  const ask = kindOf(record.kind).ask(record.input, model, {
+  const ask = kindOf(record.kind).ask(asOrdered(record.input), model, {
     variant,
     seed: seedOf(record.input, variant, id),
     fileUrls: await offerFiles(services, provider, record, id),

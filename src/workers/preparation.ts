@@ -19,6 +19,8 @@ export interface Prepared {
   readonly refusal: Declined | Postponed | null;
   /** Another account is ready, should this one refuse for its own sake. */
   readonly elsewhere: boolean;
+  /** Another account has the model, ready or not. */
+  readonly later: boolean;
   /** Gives the place among those who wait for this account back; repeating it is harmless. */
   leave(): void;
 }
@@ -52,15 +54,14 @@ export async function prepare(
       continue;
     }
     const words = new Map([...met].map(([name, { because }]) => [name, because]));
-    const elsewhere = choices.line.some(
-      (each) => each !== choice && !each.isGone && each.trouble === null && !met.has(each.provider.name),
-    );
+    const others = choices.line.filter((each) => each !== choice && !each.isGone);
     return {
       provider: choice.provider,
       run: { ...tried.order, routeWhy: whyOf(choices, choice, words) },
       timeoutSeconds: choice.model.timeoutSeconds,
       refusal: null,
-      elsewhere,
+      elsewhere: others.some(({ trouble, provider }) => trouble === null && !met.has(provider.name)),
+      later: others.some(({ provider }) => mayServe(met.get(provider.name))),
       leave: tried.leave,
     };
   }
@@ -171,6 +172,10 @@ const WORDS: Partial<Record<string, string>> = {
   input_unreachable: "cannot be given the file",
 };
 
+/** Whether somebody could be sent the order later who could not be sent it now. */
+const mayServe = (passed: Passed | undefined): boolean =>
+  passed === undefined || reroute(passed.refusal, false).outcome === "postponed";
+
 /** What it means for the order that nobody could be sent it. */
 function sumUp(record: JobRecord, { barred }: Choices, met: readonly Passed[]): Declined | Postponed {
   const refusals = met.map(({ refusal }) => refusal);
@@ -214,6 +219,7 @@ function unsent(services: Services, record: JobRecord, id: string, search: Searc
     timeoutSeconds: 0,
     refusal,
     elsewhere: false,
+    later: false,
     leave() {},
   };
 }

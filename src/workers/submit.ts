@@ -1,4 +1,6 @@
-import { type JobRecord, timeBy } from "../db/jobs.ts";
+import { setTimeout as wait } from "node:timers/promises";
+import { type ApplyOptions, type JobRecord, timeBy } from "../db/jobs.ts";
+import { findRunByProviderId } from "../db/looks.ts";
 import { quietAfter, SEND_WINDOW_MS } from "../domain/absence.ts";
 import type { Event } from "../domain/job.ts";
 import { lookDelayMs } from "../domain/pacing.ts";
@@ -83,10 +85,52 @@ async function send(services: Services, record: JobRecord, variant: number, prep
           tookMs,
           answer,
         )
-      : [toEvent(reroute(answer, prepared.elsewhere), run.id, now, record.createdAt)];
-  await learn(services, record.job.id, facts, answer.outcome === "submitted" ? { lookAt } : {});
+      : [toEvent(reroute(answer, prepared.elsewhere, prepared.later), run.id, now, record.createdAt)];
+  if (isTaken)
+    await recordBought(services, record.job.id, run, facts, answer.outcome === "submitted" ? { lookAt } : {});
+  else await learn(services, record.job.id, facts);
   await services.reach("submit.recorded", record.job.id);
   if (isTaken) await noteOf(services, record, asked, answer);
+}
+
+/** Between the attempts to write down what was bought; half a minute in all. */
+const RECORD_PAUSES_MS = [500, 1_000, 2_000, 4_000, 8_000, 15_000];
+
+/**
+ * Told until it is written down: some providers never tell again what was bought, or for whom. That it may have been
+ * written already does no harm, for what was bought is ordered no second time; an order that was put off may be, and is
+ * told once.
+ */
+async function recordBought(
+  services: Services,
+  jobId: string,
+  run: Pick<Run, "id" | "provider">,
+  facts: readonly Event[],
+  options: ApplyOptions,
+): Promise<void> {
+  for (const pauseMs of [...RECORD_PAUSES_MS, null]) {
+    try {
+      await learn(services, jobId, await underOwnName(services, run, facts), options);
+      return;
+    } catch (error) {
+      if (pauseMs === null) throw error;
+      services.logger.warn({ err: error, job_id: jobId, run_id: run.id }, "could not record what was bought");
+      await wait(pauseMs);
+    }
+  }
+}
+
+/** The name of a call that is over is nothing to ask by. Where a proxy gave it to another one too, the run's id will do. */
+async function underOwnName(
+  { db }: Services,
+  { id, provider }: Pick<Run, "id" | "provider">,
+  facts: readonly Event[],
+): Promise<readonly Event[]> {
+  const [first] = facts;
+  if (facts.length === 1 || first?.type !== "submitted") return facts;
+  const owner = await findRunByProviderId(db, provider, first.providerRunId);
+  if (owner === null || owner === id) return facts;
+  return facts.map((fact) => ("providerRunId" in fact ? { ...fact, providerRunId: id } : fact));
 }
 
 /** What goes over the wire; the same from the same run, so that a list can be searched for it later. */

@@ -2,18 +2,17 @@ import type { FastifyReply, FastifyRequest } from "fastify";
 import { v7 as uuidv7 } from "uuid";
 import { z } from "zod";
 import { balanceOf } from "../../db/credits.ts";
-import { type JobView, versionsOf, viewJob } from "../../db/job-views.ts";
-import { loadJob } from "../../db/jobs.ts";
-import { lookNow } from "../../db/looks.ts";
+import { type JobView, viewJob } from "../../db/job-views.ts";
 import { jobOfRun } from "../../db/run-job.ts";
 import { findModel } from "../../domain/catalogue.ts";
-import { isEnded, type JobStatus } from "../../domain/job.ts";
+import type { JobStatus } from "../../domain/job.ts";
 import type { FieldProblem, KindName } from "../../domain/kinds/kind.ts";
+import type { Account } from "../../domain/routing.ts";
 import { ServiceError } from "../../errors.ts";
 import { type JobJson, toJson } from "../../job-json.ts";
 import type { ApiServices } from "../app.ts";
 import { fingerprint, idempotencyKey } from "../idempotency.ts";
-import { accept, mustView, waitForEnd, wakeSoon } from "../jobs.ts";
+import { accept, mustView, refresh, waitForEnd } from "../jobs.ts";
 import { problemSchema } from "../problem.ts";
 import { type Submission, submissionSchema } from "../submission.ts";
 
@@ -148,37 +147,30 @@ export function inTheirWords(error: unknown, names: Readonly<Record<string, stri
   return new ServiceError(error.code, rename(error.message), { fields, facts: { ...error.facts }, cause: error });
 }
 
-/** By the job's id, by a run's, or by the provider's id of a run; what is another app's does not exist. */
-export async function findLegacy(services: ApiServices, appId: string, id: string): Promise<JobView> {
-  const { db, providers } = services;
+/**
+ * By the job's id, by a run's, or by the provider's id of a run; what is another app's does not exist. `accounts`: at
+ * which a run may be out that is named by the provider's id.
+ */
+export async function findLegacy(
+  services: ApiServices,
+  appId: string,
+  id: string,
+  accounts: readonly Pick<Account, "name">[] = services.providers,
+): Promise<JobView> {
+  const { db } = services;
   const own = z.uuid().safeParse(id).success ? await viewJob(db, appId, id) : null;
   if (own) return own;
   const jobId = await jobOfRun(
     db,
     appId,
     id,
-    providers.map(({ name }) => name),
+    accounts.map(({ name }) => name),
   );
   if (jobId) return mustView(services, appId, jobId);
   throw new ServiceError(
     "not_found",
     `There is no job, prediction or training ${id.slice(0, 100)} for this API key: the id is wrong, or it is another app's. If it should exist, submit the request again.`,
   );
-}
-
-/** How long a status is waited for that was asked to be fresh. */
-const REFRESH_MS = 2_500;
-
-/** Asks the provider now, and waits a moment for what that teaches. */
-export async function refresh(services: ApiServices, appId: string, view: JobView): Promise<JobView> {
-  const { id } = view.job;
-  if (isEnded(view.job)) return view;
-  const before = (await versionsOf(services.db, [id])).get(id) ?? null;
-  await lookNow(services.db, id);
-  const record = await loadJob(services.db, id);
-  if (record) await wakeSoon(services, id, record);
-  await services.changes.next(id, before, REFRESH_MS);
-  return mustView(services, appId, id);
 }
 
 /** How a job of that kind stands at this moment, by any of its ids. `parameter`: where the id should have been. */

@@ -1,15 +1,13 @@
 import { z } from "zod";
 import type { Routes } from "../app.ts";
+import { refresh } from "../jobs.ts";
+import { providerStatus, tellStatus } from "../provider-status.ts";
 import {
-  currentRuns,
   findLegacy,
   invalidField,
   KEYS_NOTE,
   legacyHeaders,
   legacyJob,
-  PREDICTION_STATUSES,
-  predictionStatus,
-  refresh,
   refusals,
   submitLegacy,
   type Told,
@@ -39,13 +37,6 @@ const ROOMS: Readonly<Record<string, string>> = {
   family_room: "living_room",
   den: "living_room",
 };
-
-const prediction = z.object({
-  id: z.string().nullable().describe("The provider's; null before it is known."),
-  status: z.enum(PREDICTION_STATUSES),
-  output: z.url().nullable().describe("Ours, signed: in our store, not at the provider."),
-  error: z.string().nullable(),
-});
 
 export const stagingRoutes: Routes = (app, services) => {
   app.route({
@@ -107,54 +98,11 @@ export const stagingRoutes: Routes = (app, services) => {
       description:
         "By the id of the job, of a run of ours, or of a prediction or training at the provider; of the API key's own app only.",
       params: z.object({ id: z.string().min(1).max(200) }),
-      response: {
-        200: z.object({
-          id: z.string(),
-          jobId: z.uuid(),
-          status: z.enum(PREDICTION_STATUSES),
-          output: z.array(z.url()).nullable(),
-          error: z.string().nullable(),
-          progress: z.int(),
-          predictions: z.array(prediction).describe("The current run of each variant."),
-        }),
-        ...refusals,
-      },
+      response: { 200: providerStatus, ...refusals },
     },
-    handler: async (request) => {
-      const { appId } = await services.authenticate(request);
-      const { id } = request.params;
-      const view = await refresh(services, appId, await findLegacy(services, appId, id));
-      const { job, legacy } = await tell(services, view);
-      const runs = currentRuns(job);
-      const predictions = runs.map(
-        (run): z.input<typeof prediction> => ({
-          id: run.providerRunId,
-          status: RUN_STATUS[run.status],
-          // A failed job was refunded: what it made besides is not given away.
-          output: job.status === "failed" ? null : (job.results[run.variant]?.file?.url ?? null),
-          error: run.failure?.message ?? null,
-        }),
-      );
-      const one = predictions.find((each) => each.id === id) ?? predictions[runs.findIndex((run) => run.id === id)];
-      const status = one?.status ?? predictionStatus(job.status);
-      const urls = one ? (one.output ? [one.output] : []) : legacy.resultUrls;
-      const error = one ? one.error : legacy.error;
-      const output = status === "succeeded" ? urls : null;
-      return { id, jobId: job.id, status, output, error, progress: legacy.progress, predictions };
-    },
+    handler: async (request) => tellStatus(services, request, request.params.id, services.providers),
   });
 };
-
-/** `storing` is not over yet: the result is not ours. */
-const RUN_STATUS = {
-  submitting: "starting",
-  unknown: "starting",
-  running: "processing",
-  storing: "processing",
-  stored: "succeeded",
-  failed: "failed",
-  canceled: "canceled",
-} as const;
 
 function toStaged({ legacy }: Told): z.input<typeof staged> {
   return { ...legacy, stagedUrls: legacy.resultUrls };

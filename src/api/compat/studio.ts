@@ -7,6 +7,7 @@ import type { KindName } from "../../domain/kinds/kind.ts";
 import { STYLES } from "../../domain/styles.ts";
 import type { ApiApp, ApiServices, Routes } from "../app.ts";
 import { keepImage } from "../inputs.ts";
+import { refresh } from "../jobs.ts";
 import {
   defined,
   findLegacy,
@@ -16,7 +17,6 @@ import {
   type LegacyWish,
   legacyHeaders,
   legacyJob,
-  refresh,
   refusals,
   submitLegacy,
   type Told,
