@@ -39,7 +39,11 @@ export const aiFreedomStudios: App = {
   ],
   models: {
     generation: { default: "flux-schnell", allowed: ["flux-schnell", "flux-dev", "sdxl", "sdxl-lightning"] },
-    video: { default: "zeroscope-v2-xl", allowed: ["zeroscope-v2-xl", "seedance-1-lite", "wan-2.2-i2v-fast"] },
+    // Zeroscope or Poe's, whichever VIDEO_PROVIDER prefers.
+    video: {
+      default: "campaign-film",
+      allowed: ["campaign-film", "zeroscope-v2-xl", "seedance-1-lite", "wan-2.2-i2v-fast"],
+    },
   },
   safety: "on",
   minSuccess: {},

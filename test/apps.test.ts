@@ -189,7 +189,7 @@ test("AI Freedom Studios gives an image five minutes and a film fifteen, which i
   });
   expect(fitted(aiFreedomStudios, "video", { prompt: "a sale", seconds: 15 })).toMatchObject({
     deadlineSeconds: 900,
-    model: { alias: "zeroscope-v2-xl" },
+    model: { alias: "campaign-film" },
   });
 });
 

@@ -10,6 +10,7 @@ import { connect, type Db, disconnect } from "../src/db/client.ts";
 import { grant } from "../src/db/credits.ts";
 import { apply, type NewAsset } from "../src/db/jobs.ts";
 import { saveApps } from "../src/db/migrate.ts";
+import type { Spent } from "../src/domain/run.ts";
 import { makeMetrics } from "../src/metrics.ts";
 import { audit } from "../src/workers/audit.ts";
 import { makeApp } from "./rig/apps.ts";
@@ -21,6 +22,7 @@ const plain = makeApp({ id: "plain", signupGrant: 100 });
 const daily = makeApp({ id: "daily", signupGrant: 50 }, { dailyAllowance: 4 });
 
 const NOW = { pauseMs: 0, settleSeconds: 0 };
+const SPENT: Spent = { seconds: 1, costMicroUsd: 1, costSource: "measured" };
 const opened: (() => Promise<void>)[] = [];
 afterEach(async () => {
   for (const close of opened.splice(0).reverse()) await close();
@@ -53,7 +55,9 @@ async function makeJob(db: Db, userId: string, fates: readonly Fate[], credits =
     }
     const runId = uuidv7();
     const intended = { id: runId, variant, provider: "p", model: "m", version: null, input: {}, destination: null };
-    await apply(db, id, [{ type: "intended", at, run: { ...intended, sendBefore: soon, expiresAt: soon } }]);
+    await apply(db, id, [
+      { type: "intended", at, run: { ...intended, sendBefore: soon, quietFrom: soon, expiresAt: soon } },
+    ]);
     if (fate === "unknown") {
       await apply(db, id, [{ type: "lost", at, runId, detail: "x" }]);
       continue;
@@ -61,9 +65,9 @@ async function makeJob(db: Db, userId: string, fates: readonly Fate[], credits =
     const providerRunId = `p-${runId}`;
     await apply(db, id, [{ type: "submitted", at, runId, providerRunId }]);
     if (fate === "failed")
-      await apply(db, id, [{ type: "failed", at, runId, failure: { code: "provider_failed", detail: "x" } }]);
+      await apply(db, id, [{ type: "failed", at, runId, failure: { code: "provider_failed", detail: "x" }, ...SPENT }]);
     if (fate !== "stored") continue;
-    const made = { outputs: ["u"], seconds: 1, costMicroUsd: 1, trainedVersion: null };
+    const made = { outputs: ["u"], trainedVersion: null, ...SPENT };
     await apply(db, id, [{ type: "succeeded", at, runId, providerRunId, ...made }]);
     await apply(db, id, [{ type: "stored", at, runId }], { assets: [output(appId, id, runId)] });
   }

@@ -1,12 +1,16 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { BatchJson } from "../src/batch-json.ts";
+import { makeLogger } from "../src/compose.ts";
 import { acceptPart } from "../src/db/batches.ts";
 import { setSetting } from "../src/db/settings.ts";
+import { makeMetrics } from "../src/metrics.ts";
+import { concludeBatches } from "../src/workers/batches.ts";
 import { type Backend, startBackend } from "./rig/backend.ts";
 import { makeProcesses } from "./rig/processes.ts";
 import { makeRequest } from "./rig/requests.ts";
 import { type Spine, startSpine } from "./rig/spine.ts";
 
+const LOG = makeLogger({ LOG_LEVEL: "silent" }, "test");
 let backend: Backend;
 /** Nobody works here: what was accepted stays as it was accepted. */
 let idle: Spine;
@@ -269,6 +273,44 @@ describe("a batch that is canceled while it is accepted", () => {
     expect(await idle.audit()).toEqual({ drift: 0, unsettled: 0, unexplainedRuns: [] });
   }, 60_000);
 });
+
+test("a batch that was canceled after its API died midway is ended by a worker, and what slipped in is stopped", async () => {
+  const processes = await makeProcesses(idle);
+  try {
+    const jobs = Array.from({ length: 150 }, (_, index) => image("orphan", { prompt: `orphan ${index}` }));
+    const doomed = await processes.start("api", { FAULT: "batch.part=kill" });
+    const headers = {
+      authorization: `Bearer ${idle.key}`,
+      "content-type": "application/json",
+      "idempotency-key": "orphan",
+    };
+    const body = JSON.stringify({ jobs, callbackUrl: `${backend.origin}/orphan` });
+    await expect(fetch(`${doomed.url}/api/batches`, { method: "POST", headers, body })).rejects.toThrow();
+    const [row] = await idle.sql`select id from batches where idempotency_key = 'orphan'`;
+    const id = row?.["id"] as string;
+    const canceled = await idle.call("POST", `/api/batches/${id}/cancel`);
+    expect(canceled.body).toMatchObject({ acceptedAt: null, endedAt: null, counts: { canceled: 100 } });
+    const slipped = makeRequest({ appId: "demo", userId: "orphan", batchId: id });
+    await acceptPart(idle.db, id, [{ ord: 120, request: slipped }]);
+
+    const services = { db: idle.db, logger: LOG, metrics: makeMetrics(), reach: async () => {} };
+    // Its API may still be at it.
+    expect(await concludeBatches(services)).toBe(0);
+    await idle.sql`update batches set cancel_requested_at = now() - interval '1 hour' where id = ${id}`;
+    expect(await concludeBatches(services)).toBe(1);
+    expect(await concludeBatches(services)).toBe(0);
+
+    const ended = await idle.call("GET", `/api/batches/${id}?limit=1000`);
+    expect(ended.body).toMatchObject({ accepted: 101, refused: 49, counts: { pending: 0, canceled: 101 } });
+    expect(ended.body.credits).toMatchObject({ kept: 0, refunded: ended.body.credits.charged });
+    expect(ended.body.endedAt).not.toBeNull();
+    expect(ended.body.items[149].problem).toMatchObject({ code: "canceled", status: 409 });
+    expect(await idle.sql`select type from callbacks where batch_id = ${id}`).toHaveLength(1);
+    expect(await idle.audit()).toEqual({ drift: 0, unsettled: 0, unexplainedRuns: [] });
+  } finally {
+    await processes.close();
+  }
+}, 120_000);
 
 test("whoever is charged for an item has it, also when another attempt refuses it in that instant", async () => {
   const { body } = await post(idle, [{}, {}], "raced");

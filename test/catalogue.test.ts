@@ -36,9 +36,9 @@ afterEach(async () => {
   expect(await spine.audit()).toEqual({ drift: 0, unsettled: 0, unexplainedRuns: [] });
 });
 
-function startLoop(): void {
+function startLoop(routes = routesOf(parts)): void {
   const logger = Object.assign(Object.create(LOG), { error: (line: unknown) => errors.push(line) });
-  loops.push(catalogue({ ...parts, logger }, { firstMs: 0, everyMs: 100 }));
+  loops.push(catalogue({ ...parts, logger }, { firstMs: 0, everyMs: 100, routes }));
 }
 
 const FLUX = "black-forest-labs/flux-dev";
@@ -183,6 +183,31 @@ test("a pin is asked for by its version when freshness is wanted", async () => {
     outcome: "declined",
     failure: { code: "model_not_found" },
   });
+});
+
+test("the version of a pin is checked like any name: gone while the provider does not have it, and there again", async () => {
+  const provider = makeReplicate({ name: "sandbox", token: "r8_sandbox", baseUrl: `${spine.sandbox.url}/v1` });
+  const found = await provider.resolve("stability-ai/sdxl");
+  if (found.outcome !== "resolved") throw new Error("sdxl is not there");
+  const pins = [found.version, "0".repeat(64)].map((version) => `stability-ai/sdxl:${version}`);
+  const [pin = "", deleted = ""] = pins;
+  startLoop(pins.map((model) => ({ provider: "sandbox", model, isTraining: false })));
+  // The model is there; the version that nobody has is gone before anything was ordered of it.
+  const statusOf = async (model: string) => (await stateOf(model))?.["status"];
+  await expect.poll(async () => (await stateOf(pin))?.["version"], { timeout: 10_000 }).toBe(found.version);
+  await expect.poll(() => statusOf(deleted), { timeout: 10_000 }).toBe("gone");
+  expect(await statusOf(pin)).toBe("ok");
+  expect(errors).toContainEqual(expect.objectContaining({ provider: "sandbox", model: deleted }));
+
+  // A day later.
+  const rule = spine.sandbox.faults.add({ fault: "vanished", match: { model: "stability-ai/sdxl" } });
+  const again = () => spine.sql`update catalogue_state set check_at = now() where model = ${pin}`;
+  await again();
+  await expect.poll(() => statusOf(pin), { timeout: 10_000 }).toBe("gone");
+  spine.sandbox.faults.remove(rule.id);
+  await again();
+  await expect.poll(() => statusOf(pin), { timeout: 10_000 }).toBe("ok");
+  await spine.sql`delete from catalogue_state where model = any(${pins})`;
 });
 
 test("how long a model takes is learned from its runs, once there are twenty", async () => {

@@ -11,10 +11,15 @@ import type { CheckName } from "../chaos/finding.ts";
 import type { Struck } from "../chaos/nemesis.ts";
 import { type Order, planOrders, RECIPES } from "../chaos/orders.ts";
 import type { Records } from "../chaos/records.ts";
+import { runChaos } from "../chaos/run.ts";
 import { makeScorecard } from "../chaos/scorecard.ts";
+import type { Passed } from "../chaos/storm.ts";
+import { trafficOf } from "../chaos/traffic.ts";
+import { type Front, forecast } from "../chaos/weather.ts";
 
 /** Twelve seconds of nemesis; what dies while it buys is given up after 36 s, and a busy machine is slow to start. */
 const RUN_MS = 90_000;
+const STOP_MS = 15_000;
 
 test("nothing is lost, charged twice or bought twice while everything is broken", {
   timeout: RUN_MS + 5_000,
@@ -43,6 +48,35 @@ test("nothing is lost, charged twice or bought twice while everything is broken"
     clearTimeout(late);
     child.kill("SIGTERM");
     await rm(folder, { recursive: true, force: true });
+  }
+});
+
+test("accounts at three providers come and go, and every job is served, once", {
+  timeout: RUN_MS + 3 * STOP_MS,
+}, async () => {
+  const folder = await mkdtemp(join(tmpdir(), "darkroom-chaos-test-"));
+  const { line } = forecast(3, 12);
+  const [first, second = first] = line;
+  const fronts: Front[] = [
+    { atMs: 1_000, forMs: 4_000, type: "brown_out", faces: [first], creates: 0 },
+    { atMs: 2_000, forMs: 3_000, type: "empty", faces: [second], creates: 0 },
+    { atMs: 6_000, forMs: 4_500, type: "storm", faces: line, creates: 0 },
+  ];
+  try {
+    const { card, findings } = await runChaos({
+      ...{ seed: 3, jobs: 48, seconds: 12, redis: null, weather: "providers", webhooks: true, fronts, folder },
+      halted: AbortSignal.timeout(RUN_MS + STOP_MS),
+    });
+    // So short a run has few orders for what is tried in vain: one in ten is for a whole round of them.
+    expect(findings.filter(({ check }) => check !== "tooManyRetries")).toEqual([]);
+    expect(card).toMatchObject({ jobs: 48, completed: 48, failedJobs: 0, duplicatePaidRuns: 0, ledgerDrift: 0 });
+    const { served = {}, refused = {}, creates = 0 } = card.traffic ?? {};
+    // The third is asked only while both others are known to be in trouble.
+    expect(Object.keys(served).length).toBeGreaterThan(1);
+    expect(Object.keys(refused)).toEqual(expect.arrayContaining(["429"]));
+    expect(creates).toBeGreaterThan(card.billLines);
+  } finally {
+    await rm(folder, { recursive: true, force: true, maxRetries: 3 });
   }
 });
 
@@ -115,6 +149,7 @@ const job = {
 const run = { id: "run", jobId: "job", variant: 0, status: "stored", failure: null, providerRunId: "p0" };
 const line = {
   id: "p0",
+  face: "replicate",
   status: "succeeded",
   createdAt: "2026-01-01T00:00:00Z",
   completedAt: "2026-01-01T00:00:03Z",
@@ -155,8 +190,17 @@ const good: Records = {
   objects: [file, file1],
   deliveries: [delivery, delivery1],
   crashes: [],
+  weather: null,
 };
-const course = { seed: 1, seconds: 1, queue: "redis", webhooks: true, failedStarts: 0, pgRestarts: 0 } as const;
+const course = {
+  seed: 1,
+  seconds: 1,
+  weather: "processes",
+  queue: "redis",
+  webhooks: true,
+  failedStarts: 0,
+  pgRestarts: 0,
+} as const;
 const card = (records: Records) => makeScorecard({ ...course, recoverySeconds: 1 }, records, check(records));
 
 test("the check finds nothing in good records", () => {
@@ -195,6 +239,74 @@ test("what was uploaded and never noted is counted, and so is a run that was fou
   });
 });
 const soon = { createdAt: "2026-01-01T00:00:04Z" };
+
+/** One face was out of credit from second 1 to 2, and refused one create in the meantime. */
+const front: Passed = {
+  atMs: 0,
+  forMs: 1_000,
+  type: "empty",
+  faces: ["replicate"],
+  creates: 0,
+  from: Date.parse("2026-01-01T00:00:01Z"),
+  to: Date.parse("2026-01-01T00:00:02Z"),
+  what: "402 from replicate for 1 s",
+};
+const counted = (asked: number) => ({ replicate: { asked, answers: { "201": 2, "402": asked - 2 } } });
+const stormy: Records = { ...good, weather: { passed: [front], creates: counted(2) } };
+
+test("of providers in trouble it is told who served, what was in vain, and when they were used again", () => {
+  const bill = [line, { ...line, id: "p1", createdAt: "2026-01-01T00:00:03.500Z" }];
+  expect(trafficOf({ ...stormy, bill })).toEqual({
+    fronts: [{ type: "empty", times: 1 }],
+    served: { replicate: 2 },
+    creates: 2,
+    accepted: 2,
+    retries: 0,
+    refused: { "402": 0 },
+    recoveries: [{ face: "replicate", after: "empty", seconds: 1.5 }],
+  });
+  // Not after the next trouble: whoever served in it was not struck by it.
+  const again = { ...front, from: front.to + 1_000, to: front.to + 5_000 };
+  const weather = { passed: [front, again], creates: counted(2) };
+  expect(trafficOf({ bill, weather })?.recoveries.map(({ seconds }) => seconds)).toEqual([null, null]);
+  expect(trafficOf(good)).toBeNull();
+});
+
+test("while only providers are in trouble no job may fail, and one create in ten may be in vain", () => {
+  const refunded = { ...job, status: "failed", failure: "lost", detail: "no answer" };
+  const lost = { ...run, status: "failed", failure: "lost" };
+  const checks = (change: Partial<Records>) => check({ ...stormy, ...change }).map((finding) => finding.check);
+  expect(checks({})).toEqual([]);
+  // Elsewhere a lost answer is an excuse.
+  expect(checks({ jobs: [refunded], runs: [lost, ...good.runs.slice(1)] })).toContain("failedJobs");
+  expect(check({ ...good, jobs: [refunded] }).map((finding) => finding.check)).not.toContain("failedJobs");
+  expect(checks({ weather: { passed: [], creates: counted(3) } })).toEqual(["tooManyRetries"]);
+});
+
+test("a seed decides the weather, and there is always somebody who can be asked what became of a lost answer", () => {
+  expect(forecast(5, 120)).toEqual(forecast(5, 120));
+  expect(forecast(5, 120)).not.toEqual(forecast(6, 120));
+  const endOf = ({ atMs, forMs }: Front) => atMs + forMs;
+  for (let seed = 0; seed < 50; seed++) {
+    for (const seconds of [30, 120, 600]) {
+      const { line, fronts } = forecast(seed, seconds);
+      expect(new Set(fronts.map(({ type }) => type)).size).toBe(4);
+      expect(Math.max(...fronts.map(endOf))).toBeLessThanOrEqual(seconds * 1_000);
+      for (const brown of fronts.filter(({ type }) => type === "brown_out")) {
+        expect(brown.faces).toEqual([line[0]]);
+        expect(brown.faces).not.toContain("fal");
+        const meanwhile = fronts.filter(
+          (each) => each !== brown && each.atMs < endOf(brown) && endOf(each) > brown.atMs,
+        );
+        // Of three, one can still sell.
+        expect(new Set([brown, ...meanwhile].flatMap(({ faces }) => faces)).size).toBe(2);
+      }
+      const all = fronts.filter(({ type, faces }) => faces.length === 3 && type !== "small_limits");
+      expect(all.length).toBeGreaterThan(0);
+      for (const { forMs } of all) expect(forMs).toBeLessThanOrEqual(15_000);
+    }
+  }
+});
 
 test("recovery is measured from the kill of the very worker that held the job", () => {
   const later = { ...kill, at: 20_000 };

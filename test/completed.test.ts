@@ -201,35 +201,72 @@ describe("a call that is the whole run", () => {
     expect(after).toMatchObject({ status: "failed", settlement: { refunded: 1 }, runs: [{ costUsd: line?.cost_usd }] });
   }, 60_000);
 
-  test.each<FaultPoint>(["submit.answered", "apply.written"])(
-    "and whose worker fails at %s leaves nothing behind, and buys nothing twice",
-    async (point) => {
-      const prompt = `struck at ${point}`;
-      let heard = false;
-      const strike: Reach = async (reached) => {
-        if (!heard || reached !== point) return;
-        heard = false;
-        throw new Error(`struck at ${point}`);
-      };
-      startBlocking((answer) => {
-        heard = true;
+  /** Throws at a point from the answer on, so many times. */
+  function striking(point: FaultPoint, times: number): { readonly heard: Fate; readonly reach: Reach } {
+    let left = 0;
+    return {
+      heard: (answer) => {
+        left = times;
         return answer;
-      }, strike);
-      const id = await submit(prompt);
-      await spine.until(id, (job) => job.runs[0]?.status === "unknown", 25_000);
-      await expireNow(id);
-      expect(await spine.ended(id)).toMatchObject({ status: "failed", failure: { code: "unconfirmed" } });
-      expect(bought(prompt)).toBe(1);
-      if (point === "apply.written") {
-        expect(await waiting()).toBe(1);
-        expect(await sweepInline(parts, 10)).toBe(0);
-        await spine.sql`update inline_outputs set created_at = now() - interval '2 hours'`;
-        expect(await sweepInline(parts, 10)).toBe(1);
-      }
-      expect(await waiting()).toBe(0);
-    },
-    60_000,
-  );
+      },
+      reach: async (reached) => {
+        if (left === 0 || reached !== point) return;
+        left--;
+        throw new Error(`struck at ${point}`);
+      },
+    };
+  }
+
+  test("and whose worker fails at its answer leaves nothing behind, and buys nothing twice", async () => {
+    const { heard, reach } = striking("submit.answered", 1);
+    startBlocking(heard, reach);
+    const id = await submit("struck");
+    await spine.until(id, (job) => job.runs[0]?.status === "unknown", 25_000);
+    await expireNow(id);
+    expect(await spine.ended(id)).toMatchObject({ status: "failed", failure: { code: "unconfirmed" } });
+    expect(bought("struck")).toBe(1);
+    expect(await waiting()).toBe(0);
+  }, 60_000);
+
+  test("and that the database cannot take down for a moment is not lost: it is told again", async () => {
+    const { heard, reach } = striking("apply.written", 2);
+    startBlocking(heard, reach);
+    const job = await spine.ended(await submit("a hiccup"), 25_000);
+    expect(job).toMatchObject({
+      status: "completed",
+      settlement: { kept: 1 },
+      runs: [{ attempt: 1, status: "stored" }],
+    });
+    expect((await facts(job.id)).filter((fact) => fact === "submitted" || fact === "succeeded")).toHaveLength(2);
+    expect(bought("a hiccup")).toBe(1);
+  }, 60_000);
+
+  test("and whose file nobody will ask for is removed later", async () => {
+    const { heard, reach } = striking("submit.answered", 1);
+    startBlocking(heard, reach);
+    const id = await submit("left");
+    await spine.until(id, (job) => job.runs[0]?.status === "unknown", 25_000);
+    const runId = (await spine.sql`select id from runs where job_id = ${id}`)[0]?.["id"] as string;
+    await keepInline(parts, runId, ["data:image/png;base64,aGVsbG8="]);
+    await expireNow(id);
+    await spine.ended(id);
+    expect(await sweepInline(parts, 10)).toBe(0);
+    await spine.sql`update inline_outputs set created_at = now() - interval '2 hours'`;
+    expect(await sweepInline(parts, 10)).toBe(1);
+    expect(await waiting()).toBe(0);
+  }, 60_000);
+
+  test("and whose answer has a name that another's had is kept under its run's own", async () => {
+    const echo: Fate = (answer) =>
+      answer.outcome === "completed" ? { ...answer, providerRunId: "req_of_a_proxy" } : answer;
+    startBlocking(echo);
+    for (const prompt of ["an original", "an echo"]) {
+      const job = await spine.ended(await submit(prompt));
+      expect(job).toMatchObject({ status: "completed", settlement: { kept: 1 } });
+    }
+    const rows = await spine.sql`select id, provider_run_id from runs order by created_at desc, id desc limit 2`;
+    expect(rows.map((row) => row["provider_run_id"])).toEqual([rows[0]?.["id"], "req_of_a_proxy"]);
+  }, 60_000);
 
   test("is waited for by a worker that drains", async () => {
     const worker = startBlocking();

@@ -156,6 +156,12 @@ test("--all buys every kind for every app, and every file opens", { timeout: 240
   expect(report.completed).toBe(report.jobs);
   const bought = report.table.map(({ app, what }: { app: string; what: string }) => `${app} ${what}`);
   for (const app of apps) for (const kind of kindsOf(app)) expect(bought).toContain(`${app.id} ${kind}`);
+  // Told in the order of apps and kinds, whichever ended first.
+  const rows = report.table.map(({ app, what }: { app: string; what: string }) =>
+    text.search(new RegExp(`^\\W*${app}\\W+${what}\\b`, "m")),
+  );
+  expect(rows).not.toContain(-1);
+  expect(rows).toEqual([...rows].sort((a, b) => a - b));
   expect(report.table.filter(({ what }: { what: string }) => what === "own model").length).toBeGreaterThan(1);
   for (const { outputs, credits } of report.table) {
     expect(outputs.length).toBeGreaterThan(0);

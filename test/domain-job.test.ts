@@ -328,7 +328,7 @@ describe("a job", () => {
       expect(play(again, submitted("c"), succeeded("c"), stored("c")).status).toBe("completed");
     }
     // The one that is bought again already stays the only one.
-    const late = play(two, lost("a"), lost("b"), absent("b"), intended("c", 1, 121), absent("a", at(121)));
+    const late = play(two, lost("a"), lost("b"), absent("b"), intended("c", 1, 121), absent("a"));
     expect([variantState(late, 0), variantState(late, 1)]).toEqual(["dead", "live"]);
   });
 

@@ -18,6 +18,7 @@ import { price, priceOf } from "../src/domain/pricing.ts";
 import { FLUX_RATIOS, nearestAspectRatio } from "../src/domain/replicate-inputs.ts";
 import { armOf, type Fitted, fitWish, type Wish } from "../src/domain/request.ts";
 import { STYLES, stylesOf } from "../src/domain/styles.ts";
+import { asOrdered, asSeen } from "../src/domain/suffix.ts";
 import { makeApp } from "./rig/apps.ts";
 
 const PHOTO = "https://photos.example.test/a.jpg";
@@ -204,7 +205,7 @@ describe("a model", () => {
       "video",
       "wan-2.2-i2v-fast",
       {},
-      /^\/input\/image the model wan-2\.2-i2v-fast needs one; seedance-1-lite, zeroscope-v2-xl work without$/,
+      /^\/input\/image the model wan-2\.2-i2v-fast needs one; seedance-1-lite, zeroscope-v2-xl, campaign-film work without$/,
     ],
     ["video", "wan-2.2-i2v-fast", { image: PHOTO, seconds: 3 }, /^\/input\/seconds .* 5 to 7 s$/],
     ["training", "sdxl-lora-trainer", { resolution: 1_536 }, /^\/input\/resolution .* trains at 512, 768, 1024$/],
@@ -434,9 +435,12 @@ describe("an experiment", () => {
       expect(own.alias).toBe(arm === "finer" ? "flux-dev" : "flux-schnell");
       expect(input).toMatchObject(
         arm === "warm"
-          ? { prompt: "a fox in warm light", steps: 2 }
+          ? { prompt: "a fox", promptSuffix: "in warm light", steps: 2 }
           : { prompt: "a fox", steps: arm === "finer" ? 28 : 4 },
       );
+      // The user reads what he wrote; the model is given both.
+      expect(asSeen(input)).not.toHaveProperty("promptSuffix");
+      expect(asOrdered(input)).toMatchObject({ prompt: arm === "warm" ? "a fox in warm light" : "a fox" });
     }
     expect(new Set(users.map(({ arm }) => arm))).toEqual(new Set(["plain", "warm", "finer"]));
     expect(fitted("generation", {}, { app })).toMatchObject({ experiment: null, arm: null });

@@ -10,13 +10,14 @@ import { saveApps } from "../src/db/migrate.ts";
 import { countDead, notePresence } from "../src/db/workers.ts";
 import { failure } from "../src/domain/failure.ts";
 import { KINDS } from "../src/domain/kinds/kind.ts";
-import type { IntendedRun } from "../src/domain/run.ts";
+import type { IntendedRun, Spent } from "../src/domain/run.ts";
 import { makeApp } from "./rig/apps.ts";
 import { freshDatabase } from "./rig/database.ts";
 import { makeRequest } from "./rig/requests.ts";
 
 const plain = makeApp({ id: "plain", signupGrant: 100 });
 const daily = makeApp({ id: "daily", signupGrant: 5 }, { dailyAllowance: 10 });
+const SPENT: Spent = { seconds: 1, costMicroUsd: 1, costSource: "measured" };
 
 let database: Awaited<ReturnType<typeof freshDatabase>>;
 let db: Db;
@@ -189,6 +190,7 @@ function run(id: string, variant: number): IntendedRun {
     input: {},
     destination: null,
     sendBefore: new Date(Date.now() + 20_000),
+    quietFrom: new Date(Date.now() + 36_000),
     expiresAt: new Date(Date.now() + 60_000),
   };
 }
@@ -213,7 +215,7 @@ describe("a settlement", () => {
     const answer = await accept({ userId: "share", credits: 10, variants: 4 });
     const id = answer?.jobId as string;
     const at = new Date();
-    const made = { outputs: ["u"], seconds: 1, costMicroUsd: 1, trainedVersion: null };
+    const made = { outputs: ["u"], trainedVersion: null, ...SPENT };
     for (let variant = 0; variant < 4; variant++) {
       const runId = uuidv7();
       await apply(db, id, [
@@ -225,7 +227,10 @@ describe("a settlement", () => {
           { type: "succeeded", at, runId, providerRunId: runId, ...made },
           { type: "stored", at, runId },
         ]);
-      else await apply(db, id, [{ type: "failed", at, runId, failure: { code: "provider_failed", detail: "x" } }]);
+      else
+        await apply(db, id, [
+          { type: "failed", at, runId, failure: { code: "provider_failed", detail: "x" }, ...SPENT },
+        ]);
     }
     // 7.5 of 10: rounded down in the user's favour.
     expect(await sql`select kept::int, refunded::int from settlements where job_id = ${id}`).toEqual([
@@ -243,7 +248,7 @@ describe("a settlement", () => {
       { type: "intended", at, run: run(runId, 0) },
       { type: "submitted", at, runId, providerRunId: runId },
     ]);
-    const failed = { type: "failed", at, runId, failure: { code: "provider_failed", detail: "x" } } as const;
+    const failed = { type: "failed", at, runId, failure: { code: "provider_failed", detail: "x" }, ...SPENT } as const;
     const reports = await Promise.all(Array.from({ length: 20 }, () => apply(db, id, [failed])));
     expect(reports.filter((report) => report.changed)).toHaveLength(1);
     expect(await account("plain", "race")).toEqual({ balance: 100, allowance: 0 });
@@ -301,7 +306,7 @@ describe("what a provider says that no database keeps", () => {
       { type: "lost", at, runId, detail: "a\u0000b\ud83d" },
     ]);
     const said = failure("provider_failed", `${"x".repeat(1_999)}\u{1f600}`);
-    expect((await apply(db, id, [{ type: "failed", at, runId, failure: said }])).job.status).toBe("failed");
+    expect((await apply(db, id, [{ type: "failed", at, runId, failure: said, ...SPENT }])).job.status).toBe("failed");
   });
 });
 

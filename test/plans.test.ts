@@ -5,6 +5,8 @@ import { freePort } from "../src/db/embedded.ts";
 import { setSetting } from "../src/db/settings.ts";
 import { UNLIMITED } from "../src/domain/app.ts";
 import { ratesOf } from "../src/domain/request.ts";
+import { makeMetrics } from "../src/metrics.ts";
+import { makeLocalStorage } from "../src/storage/local.ts";
 import { chores } from "../src/workers/chores.ts";
 import { makeApp } from "./rig/apps.ts";
 import { type Answer, type Spine, startSpine } from "./rig/spine.ts";
@@ -242,16 +244,20 @@ test("now and then one worker deletes what no longer counts, and concludes train
   await spine.sql`update chores set next_at = now()`;
   const lines: unknown[] = [];
   const logger = Object.assign(Object.create(LOG), { info: (line: unknown) => lines.push(line) });
-  const loops = [1, 2, 3].map(() => chores({ db: spine.db, logger }, 50));
+  const { STORAGE_DIR: directory, SIGNING_SECRET: secret } = spine.config;
+  const storage = makeLocalStorage({ directory, publicUrl: spine.api.url, secret });
+  const loops = [1, 2, 3].map(() =>
+    chores({ db: spine.db, logger, storage, metrics: makeMetrics(), reach: async () => {} }, 50),
+  );
   await expect
     .poll(async () => (await spine.sql`select 1 from quotes where id = ${old.body.id}`).length, { timeout: 10_000 })
     .toBe(0);
-  await expect.poll(() => lines.length, { timeout: 5_000 }).toBe(3);
+  await expect.poll(() => lines.length, { timeout: 5_000 }).toBe(4);
   await new Promise((resolve) => setTimeout(resolve, 200));
   await Promise.all(loops.map((loop) => loop.stop()));
   expect(lines).toContainEqual(expect.objectContaining({ chore: "clean", quotes: 1, news: 1 }));
   expect(lines).toContainEqual(expect.objectContaining({ chore: "conclude", models: 1 }));
-  expect(lines).toHaveLength(3);
+  expect(lines).toHaveLength(4);
   expect([...(await spine.sql`select status from trained_models where id = ${ended}`)]).toEqual([{ status: "failed" }]);
   expect((await spine.sql`select 1 from webhook_inbox`).length).toBe(0);
   expect(await spine.sql`select 1 from rate_limits where subject = 'user:bea'`).toHaveLength(0);

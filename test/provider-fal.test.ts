@@ -542,11 +542,19 @@ describe("on the wire", () => {
     await expect(looked(result)).rejects.toThrow(ProviderUnreachable);
   });
 
-  test("a result that is not there yet is a run that still works", async () => {
-    expect(await looked([400, { detail: "Request is still in progress" }])).toEqual({
-      status: "running",
-      progress: null,
-    });
+  test.each([{}, { error_type: "bad_request" }])(
+    "a result that is not there yet is a run that still works, also with %j",
+    async (type) => {
+      expect(await looked([400, { detail: "Request is still in progress", ...type }])).toEqual({
+        status: "running",
+        progress: null,
+      });
+    },
+  );
+
+  test("the type of an error may stand in the header alone", async () => {
+    const look = await looked([503, { detail: "gone" }, { "x-fal-error-type": "runner_disconnected" }]);
+    expect(look).toMatchObject({ status: "failed", failure: { code: "interrupted" } });
   });
 
   const A = "https://v3.fal.media/files/a.png";
@@ -745,6 +753,16 @@ describe("a signature", () => {
     now.seconds += 24 * 3_600;
     await expect(it.verifyWebhook(signed(OK, OLD, now.seconds), OK)).rejects.toThrow(/^forged/);
     expect(seen).toHaveLength(2);
+  });
+
+  test("needs keys that are asked for anew when the clock was ahead, and is set right", async () => {
+    const { it, now } = await receiver([404, {}], published(jwkOf(OLD)), published(jwkOf(NEW)));
+    now.seconds += 48 * 3_600;
+    await expect(it.verifyWebhook(signed(OK, OLD, now.seconds), OK)).rejects.toThrow(/^unverifiable/);
+    now.seconds -= 48 * 3_600;
+    expect(await it.verifyWebhook(signed(OK, OLD), OK)).toMatchObject({ providerRunId: "req-1" });
+    now.seconds -= 48 * 3_600;
+    expect(await it.verifyWebhook(signed(OK, NEW, now.seconds), OK)).toMatchObject({ providerRunId: "req-1" });
   });
 
   test("of a key that is new is taken, and then the old one is worth nothing", async () => {

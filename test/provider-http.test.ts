@@ -302,7 +302,12 @@ describe("a question may be repeated", () => {
 });
 
 describe("how long to wait is read from", () => {
-  const reply = (body: string, headers: Record<string, string> = {}) => ({ status: 429, headers, body, bytes: Buffer.from(body) });
+  const reply = (body: string, headers: Record<string, string> = {}) => ({
+    status: 429,
+    headers,
+    body,
+    bytes: Buffer.from(body),
+  });
   test.each([
     ["the body first", reply('{"retry_after":7}', { "retry-after": "30" }), 7_000],
     ["the header in seconds", reply("{}", { "retry-after": "30" }), 30_000],

@@ -439,12 +439,14 @@ describe("what only the real one says", () => {
   });
 
   const COMPLETED = { status: "COMPLETED", metrics: { inference_time: 1.5 } };
+  const HELD_BACK = { status: "failed", failure: { code: "content_refused" } };
   test.each<[string, number, unknown, object]>([
     ["pictures", 200, { images: [{ url: "https://v3.fal.media/a.png" }] }, { outputs: ["https://v3.fal.media/a.png"] }],
     ["a film", 200, { video: { url: "https://v3.fal.media/a.mp4" } }, { outputs: ["https://v3.fal.media/a.mp4"] }],
     ["nothing", 200, { images: [] }, { failure: { code: "provider_failed" } }],
     ["a field", 422, { detail: [{ loc: ["body"], msg: "no", type: "x" }] }, { failure: { code: "input_refused" } }],
-    ["a crash", 500, { detail: "x", error_type: "internal_error" }, { failure: { code: "provider_failed" } }],
+    ["a black picture", 200, { images: [{ url: "https://v3.fal.media/a.png" }], has_nsfw_concepts: [true] }, HELD_BACK],
+    ["a crash", 500, { detail: [{ loc: [], msg: "x", type: "y" }] }, { failure: { code: "provider_failed" } }],
     ["a lost runner", 503, { detail: "x", error_type: "runner_disconnected" }, { failure: { code: "interrupted" } }],
     ["a cancel", 499, { detail: "x", error_type: "client_cancelled" }, { status: "canceled" }],
     ["a result that is gone", 404, { detail: "x" }, { failure: { code: "output_unavailable" } }],
@@ -457,6 +459,10 @@ describe("what only the real one says", () => {
 
   test.each<[number, unknown]>([
     [502, "<html>"],
+    [500, { error: "Internal Server Error" }],
+    [503, { error: "Service Unavailable" }],
+    [500, { detail: "Internal error", error_type: "internal_error" }],
+    [404, { error: "Not Found" }],
     [401, { error: "Invalid token" }],
     [200, "half"],
   ])("a result that is %i %j is no verdict", async (status, body) => {

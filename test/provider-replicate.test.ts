@@ -544,7 +544,9 @@ describe("look", () => {
   });
 
   test("an id that is not known there is gone", async () => {
-    expect(await replicate().look({ providerRunId: "nobody", model: "owner/name", isTraining: false })).toEqual({ status: "gone" });
+    expect(await replicate().look({ providerRunId: "nobody", model: "owner/name", isTraining: false })).toEqual({
+      status: "gone",
+    });
   });
 
   test.each<[string, Answer]>([
@@ -556,7 +558,9 @@ describe("look", () => {
     ["a redirect", [302, "", { location: "https://elsewhere.test" }]],
   ])("%s is no answer", async (_name, answer) => {
     routes["GET /predictions/p1"] = [answer];
-    await expect(replicate().look({ providerRunId: "p1", model: "owner/name", isTraining: false })).rejects.toThrow(ProviderUnreachable);
+    await expect(replicate().look({ providerRunId: "p1", model: "owner/name", isTraining: false })).rejects.toThrow(
+      ProviderUnreachable,
+    );
   });
 
   test("an id cannot lead elsewhere", async () => {

@@ -10,6 +10,7 @@ import {
   type ProviderState,
   readProviderStates,
   resumeProvider,
+  returnTurn,
   saveLoads,
   type Turn,
   takeTurn,
@@ -376,6 +377,28 @@ test("a canary that is refused for itself tells nothing about the account: the n
   // With another reason it stays paused, and says so.
   await noteAnswer(one, "itself", next, declined("provider_auth"));
   expect((await stateOf("itself"))?.paused).toMatchObject({ reason: "provider_auth" });
+});
+
+test("a canary that was not sent after all gives its turn back, and the next one tries at once", async () => {
+  await open("returned");
+  await passed("returned", "11 seconds");
+  const first = await tryOnce("returned");
+  // Of a call that is a whole run it would be waited for ten minutes.
+  await returnTurn(other, "returned", run());
+  expect(await takeTurn(one, turn("returned"))).toMatchObject({ go: false });
+  for (const db of [one, other]) await returnTurn(db, "returned", first);
+  const second = await tryOnce("returned");
+  expect((await stateOf("returned"))?.breaker).toBe("half_open");
+  await returnTurn(one, "returned", first);
+  expect(await takeTurn(one, turn("returned"))).toMatchObject({ go: false });
+  await noteAnswer(one, "returned", second, submitted);
+  expect(await stateOf("returned")).toMatchObject({ breaker: "closed", retryAt: null });
+
+  await noteAnswer(one, "returned", run(), declined("provider_auth"));
+  await passed("returned", "61 seconds");
+  await returnTurn(one, "returned", await tryOnce("returned"));
+  await noteAnswer(one, "returned", await tryOnce("returned"), submitted);
+  expect(await stateOf("returned")).toMatchObject({ paused: null, retryAt: null });
 });
 
 test("a canary of a pause that dies is followed by another a minute later, not sooner", async () => {

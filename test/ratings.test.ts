@@ -75,9 +75,13 @@ test("each user of an experiment stays with his arm, and the arms are compared b
   for (const job of [...jobs, again]) {
     expect(job.experiment).toBe("wording");
     expect(job.input).toMatchObject(
-      job.arm === "golden" ? { prompt: "a lighthouse in golden light", goFast: false } : { prompt: "a lighthouse" },
+      job.arm === "golden" ? { prompt: "a lighthouse", goFast: false } : { prompt: "a lighthouse" },
     );
-    await spine.ended(job.id, 60_000);
+    const ended = await spine.ended(job.id, 60_000);
+    // The words of an arm are the app's own: users do not read them, the provider does.
+    expect(JSON.stringify([job, ended])).not.toContain("golden light");
+    const [run] = await spine.sql`select input ->> 'prompt' as prompt from runs where job_id = ${job.id}`;
+    expect(run?.["prompt"]).toBe(job.arm === "golden" ? "a lighthouse in golden light" : "a lighthouse");
   }
   const plain = jobs.filter(({ arm }) => arm === "plain");
   const golden = jobs.filter(({ arm }) => arm === "golden");

@@ -51,6 +51,7 @@ describe("each route of the catalogue brings what was asked for:", () => {
     const jobs = await Promise.all(
       models.flatMap((model) => wishes(model, api, body.id)).map((wish) => spine.submit({ ...wish })),
     );
+    let bought = 0;
     for (const { id } of jobs) {
       const { status, failure, model, runs, resultUrls } = await spine.ended(id, 60_000);
       expect({ model, status, failure, files: resultUrls.length > 0 }).toEqual({
@@ -59,12 +60,13 @@ describe("each route of the catalogue brings what was asked for:", () => {
         failure: null,
         files: true,
       });
+      bought += runs.length;
       expect([model, (runs[0]?.costUsd ?? 0) > 0]).toEqual([model, true]);
       expect(runs[0]?.provider).toMatch(`sandbox_${api}`);
     }
     expect(models.some((model) => own(model, api))).toBe(api === "runpod");
     // Hugging Face's own ids are part of ours: so it is counted.
-    expect(spine.sandbox.bill().lines).toHaveLength(jobs.length);
+    expect(spine.sandbox.bill().lines).toHaveLength(bought);
     expect(await spine.audit()).toMatchObject({ drift: 0, unsettled: 0 });
   });
 });

@@ -503,6 +503,17 @@ describe("the accounts of the environment", () => {
       expect.stringMatching(/^RUNPOD_ENDPOINTS names own\/nothing, .* own\/flux-dev/),
       expect.stringMatching(/does not say what an hour on H100 costs: write own\/nothing@H100=abc:2\.99/),
     ]);
+    // One of two would never be asked, and what an hour costs would be anybody's guess.
+    expect(
+      problems({
+        ...REPLICATE,
+        RUNPOD_API_KEY: "x",
+        RUNPOD_ENDPOINTS: "own/flux-dev@A40=abc:0.5,own/flux-dev@a40=def,own/sdxl@A40=ghi:0.6",
+      }),
+    ).toEqual([
+      expect.stringMatching(/^RUNPOD_ENDPOINTS names own\/flux-dev on A40 twice: abc and def/),
+      expect.stringMatching(/^RUNPOD_ENDPOINTS says of an hour on A40 that it costs \$0\.5 and \$0\.6/),
+    ]);
   });
 });
 

@@ -4,6 +4,7 @@ import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { failureOf } from "../src/providers/runpod-job.ts";
 
 /** The handler is Python because RunPod's worker is; without an interpreter these are skipped, and say so. */
 const hasPython = spawnSync("python3", ["--version"]).status === 0;
@@ -100,6 +101,21 @@ describe.skipIf(!hasPython)("our handler for RunPod", () => {
     return release;
   };
   const claimedBy = (id: string) => JSON.parse(objects.get(`claims/${id}`)?.toString() ?? "{}").job;
+
+  test("holds back what its safety checker marks, in words that are known as a refusal, unless the order turns it off", () => {
+    const checked = (order: object, score: number) => {
+      const classify = `lambda image: [{"label": "normal", "score": 0.0}, {"label": "nsfw", "score": ${score}}]`;
+      const code = `import sys; sys.path.insert(0, "${FOLDER}"); from painters import checked; print(checked("picture", ${classify}, __import__("json").loads(sys.argv[1])))`;
+      return spawnSync("python3", ["-c", code, JSON.stringify(order)], { encoding: "utf8", env: environment });
+    };
+    expect(checked({}, 0.2).stdout).toBe("picture\n");
+    expect(checked({ safety: false }, 0.99).stdout).toBe("picture\n");
+    for (const order of [{}, { safety: true }]) {
+      const { stderr, status } = checked(order, 0.99);
+      expect(status).toBe(1);
+      expect(failureOf(stderr.trimEnd().split("\n").at(-1) ?? "")).toBe("content_refused");
+    }
+  });
 
   test("claims its intent, paints, stores the output under the intent, and answers a URL to it", async () => {
     const to = intent();

@@ -281,6 +281,34 @@ describe("standing rules", () => {
     expect((await ran("x")).status).toBe("succeeded");
   });
 
+  test("strike a share of what they could, by chance", async () => {
+    await admin("POST", "/faults", { fault: "server_error", share: 0.5 });
+    const statuses = await Promise.all(Array.from({ length: 60 }, async () => (await create("x")).status));
+    // Either way once in 10^8 times.
+    for (const status of [201, 500])
+      expect(statuses.filter((each) => each === status).length).toBeGreaterThanOrEqual(9);
+    expect((await admin("POST", "/faults", { fault: "cut", share: 2 })).status).toBe(422);
+  });
+
+  test("leave their mark in the count of creates, which counts no other requests", async () => {
+    for (const fault of ["no_credit", "cut", "down"]) {
+      sandbox.faults.add({ fault, times: 1 });
+      await create("x").catch(() => null);
+    }
+    await create("x");
+    await get("/v1/predictions");
+    const key = { authorization: "Key sandbox-key", "content-type": "application/json" };
+    const body = JSON.stringify({ prompt: "x" });
+    await fetch(`${sandbox.url}/fal/queue/fal-ai/flux/schnell`, { method: "POST", headers: key, body });
+    const { faces } = await read(admin("GET", "/creates"));
+    expect(faces.replicate).toEqual({ asked: 4, answers: { "201": 1, "402": 1, "503": 1 } });
+    expect(faces.fal).toEqual({ asked: 1, answers: { "200": 1 } });
+    const bought = async (face: string) => (await read(admin("GET", `/runs?face=${face}`))).results.length;
+    expect([await bought("replicate"), await bought("fal"), await bought("poe")]).toEqual([2, 1, 0]);
+    await admin("DELETE", "/bill");
+    expect((await read(admin("GET", "/creates"))).faces.fal).toEqual({ asked: 0, answers: {} });
+  });
+
   test("take their time from ms as well", async () => {
     await admin("POST", "/faults", { fault: "slow_create", ms: 300, times: 1 });
     const began = Date.now();

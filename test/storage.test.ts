@@ -38,6 +38,10 @@ const stores: readonly [string, () => Storage][] = [
   ["s3 with a prefix", () => makeS3Storage({ ...s3.options, prefix: "eu/darkroom" })],
 ];
 
+test("a bucket that is not there says nothing about files", async () => {
+  await expect(makeS3Storage({ ...s3.options, bucket: "no-such-bucket" }).exists("a.png")).rejects.toThrow();
+});
+
 describe.each(stores)("%s storage", (_name, make) => {
   test("gives back what was put, with its type and size", async () => {
     const storage = make();
@@ -76,6 +80,15 @@ describe.each(stores)("%s storage", (_name, make) => {
     await storage.delete("gone.png");
     await storage.delete("gone.png");
     await expect(storage.get("gone.png")).rejects.toBeInstanceOf(FileNotFound);
+  });
+
+  test("knows whether a file is there", async () => {
+    const storage = make();
+    expect(await storage.exists("nowhere/at-all.png")).toBe(false);
+    await storage.put("there.png", Buffer.from("x"), "image/png");
+    expect(await storage.exists("there.png")).toBe(true);
+    await storage.delete("there.png");
+    expect(await storage.exists("there.png")).toBe(false);
   });
 
   test("checks itself and leaves nothing behind", async () => {

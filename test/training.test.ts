@@ -98,6 +98,8 @@ describe("a training", () => {
   });
 
   test("that fails gives everything back, and its model says so", async () => {
+    // Longer than anybody here waits: it cannot have succeeded before it is canceled.
+    spine.sandbox.faults.add({ fault: "slow=600", match: { model: "ostris/flux-dev-lora-trainer" }, times: 1 });
     const { id } = await spine.submit(training("cleo", await uploads(50, 4), { triggerWord: "TOK", name: "broken" }));
     await spine.until(id, (job) => job.runs.length > 0);
     await spine.call("POST", `/api/jobs/${id}/cancel`);

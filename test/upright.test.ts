@@ -39,6 +39,23 @@ describe("a picture as a person sees it", () => {
     expect(upright?.bytes.equals(again?.bytes ?? Buffer.alloc(0))).toBe(true);
   });
 
+  test("one of a wide gamut, as phones take them, shows the same colours in sRGB", async () => {
+    const [wide, plain] = await Promise.all(
+      (["p3", "srgb"] as const).map((profile) =>
+        sharp({ create: { width: 64, height: 64, channels: 3, background: "#00ff00" } })
+          .withIccProfile(profile)
+          .png()
+          .toBuffer(),
+      ),
+    );
+    if (!wide || !plain) throw new Error("two pictures were made");
+    const numbers = (bytes: Buffer) => sharp(bytes).keepIccProfile().raw().toBuffer();
+    expect([...(await numbers(wide)).subarray(0, 3)]).toEqual([117, 251, 76]);
+    const [red = 255, green = 0, blue = 255] = await numbers((await seen(wide))?.bytes ?? wide);
+    expect(green - Math.max(red, blue)).toBeGreaterThan(240);
+    expect(await seen(plain)).toBeNull();
+  });
+
   test("one that is upright already stays the file that it is", async () => {
     expect(await seen(await photo(640))).toBeNull();
   });

@@ -20,7 +20,13 @@ export function queueRoutes({ runs, faults, clock, options }: Cloud) {
       const waits = startedAt === null ? "IN_QUEUE" : "IN_PROGRESS";
       if (completedAt === null) return reply.code(202).send(ticket(run, at, waits));
       const metrics = startedAt === null ? {} : { inference_time: (completedAt - startedAt) / 1_000 };
-      return { ...ticket(run, at, "COMPLETED"), logs: null, metrics };
+      const error = run.status === "succeeded" ? null : failed(run);
+      return {
+        ...ticket(run, at, "COMPLETED"),
+        logs: null,
+        metrics,
+        ...(error && { error: error.message, error_type: error.body["error_type"] ?? null }),
+      };
     });
 
     api.get("/fal-ai/:owner/:alias/requests/:id", async (request) => {
@@ -74,8 +80,10 @@ function failed({ status, error }: Run): Problem {
   if (status === "aborted") return platform(504, "startup_timeout", "Runner did not start in time");
   const text = error ?? "The run was stopped";
   if (/interrupted/.test(text)) return platform(503, "runner_disconnected", "Runner disconnected");
-  if (!/NSFW/.test(text)) return platform(500, "internal_error", text);
-  return new Problem(422, { detail: [{ loc: ["body", "prompt"], msg: text, type: "content_policy_violation" }] });
+  // The model's own errors are a list.
+  const ofModel = (status: number, type: string) =>
+    new Problem(status, { detail: [{ loc: ["body", "prompt"], msg: text, type }] });
+  return /NSFW/.test(text) ? ofModel(422, "content_policy_violation") : ofModel(500, "internal_server_error");
 }
 
 function platform(status: number, error_type: string, detail: string): Problem {

@@ -19,13 +19,15 @@ const FILM: Fields = {
   duration: { type: "integer", minimum: 2, maximum: 12, default: 5 },
 };
 
+const LONG_FILM: Fields = { ...FILM, duration: { type: "integer", minimum: 2, maximum: 15, default: 15 } };
+
 /** A bot's name, what paints for it, and what it takes beside the message. */
 const BOTS: readonly { readonly name: string; readonly like: string; readonly rest: Partial<Program> }[] = [
   { name: "FLUX-schnell", like: "flux-schnell", rest: { input: PICTURE } },
   { name: "FLUX-dev", like: "flux-dev", rest: { input: PICTURE } },
   { name: "FLUX-Kontext-Pro", like: "flux-kontext-pro", rest: { input: EDIT, photo: "image" } },
   { name: "Seedance-1.0-Lite", like: "seedance-1-lite", rest: { input: FILM, reel: seedanceReel } },
-  { name: "Video-Generator-PRO", like: "seedance-1-lite", rest: { input: FILM, reel: seedanceReel } },
+  { name: "Video-Generator-PRO", like: "seedance-1-lite", rest: { input: LONG_FILM, reel: seedanceReel } },
 ];
 
 /** The bots that answer, by their name in lower case. */

@@ -171,10 +171,18 @@ export async function lookNow(db: Db, jobId: string): Promise<number> {
   return rowCount ?? 0;
 }
 
-/** Whether an order of this job may be out whose id nobody has told us yet. */
+/** How many runs are out at each account. */
+export async function outAt(db: Pick<Db, "execute">): Promise<{ provider: string; runs: number }[]> {
+  const { rows } = await db.execute<{ provider: string; runs: number }>(sql`
+    select provider, count(*)::int as runs from runs where next_look_at is not null group by provider order by provider`);
+  return rows;
+}
+
+/** Whether an order of this job may be out whose id nobody has told us yet. One that was put off is out nowhere. */
 export async function hasUnanswered(db: Db, jobId: string): Promise<boolean> {
   const { rowCount } = await db.execute(sql`
-    select 1 from runs where job_id = ${jobId} and provider_run_id is null and status in ('submitting', 'unknown') limit 1`);
+    select 1 from runs where job_id = ${jobId} and provider_run_id is null
+      and (status = 'unknown' or (status = 'submitting' and send_before is not null)) limit 1`);
   return (rowCount ?? 0) > 0;
 }
 

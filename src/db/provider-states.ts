@@ -138,6 +138,17 @@ export async function noteAnswer(
 }
 
 /**
+ * For an order that had its turn and was not sent after all: whoever waits for it to try need not wait until it is taken
+ * for dead. Its token is gone. Repeating is harmless.
+ */
+export async function returnTurn(db: Pick<Db, "execute">, provider: string, runId: string): Promise<void> {
+  await db.execute(sql`
+    update provider_states set canary_run = null, canary_until = null, updated_at = now(),
+      probe_at = case when paused_reason is not null then clock_timestamp() end
+    where provider = ${provider} and canary_run = ${runId}`);
+}
+
+/**
  * Ends a pause and closes the breaker: the operator knows better. Jobs that are parked come by themselves, within about
  * a minute. False: there was nothing to end.
  */

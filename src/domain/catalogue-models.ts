@@ -249,6 +249,19 @@ export const MODELS: readonly Model[] = [
     timeoutSeconds: 900,
   },
   {
+    // Two models under one name, because S5's product chooses the provider and not the model.
+    alias: "campaign-film",
+    title: "A film of up to 15 s from words: Zeroscope v2 XL at Replicate, Video-Generator-PRO at Poe",
+    kinds: ["video"],
+    routes: [
+      replicate("anotherjesse/zeroscope-v2-xl", zeroscope, perSecond(975)),
+      poe("Video-Generator-PRO", poeFilm, perFilmSecond(36_000)),
+    ],
+    limits: { seconds: { min: 2, max: 15 }, aspectRatios: ["16:9", "1:1", "9:16"] },
+    expectedSeconds: { p50: 90, p95: 300 },
+    timeoutSeconds: 900,
+  },
+  {
     alias: "flux-lora-trainer",
     title: "LoRA training for FLUX.1",
     kinds: ["training"],

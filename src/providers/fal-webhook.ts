@@ -86,7 +86,9 @@ export function makeFalKeys(options: {
   let askedAt = Number.NEGATIVE_INFINITY;
   let asking: Promise<void> | null = null;
 
-  const isFresh = () => keys.length > 0 && clock().getTime() - readAt < FRESH_MS;
+  // Both ways: a clock that was ahead and is set right must not keep us waiting, or old keys good, until then.
+  const awayFrom = (time: number) => Math.abs(clock().getTime() - time);
+  const isFresh = () => keys.length > 0 && awayFrom(readAt) < FRESH_MS;
 
   async function ask(): Promise<void> {
     askedAt = clock().getTime();
@@ -102,7 +104,7 @@ export function makeFalKeys(options: {
 
   async function renew(): Promise<boolean> {
     const pauseMs = isFresh() ? RENEW_MS : FIRST_RENEW_MS;
-    if (asking === null && clock().getTime() - askedAt < pauseMs) return false;
+    if (asking === null && awayFrom(askedAt) < pauseMs) return false;
     asking ??= ask().finally(() => {
       asking = null;
     });

@@ -44,7 +44,8 @@ export function makeWebhookSecret(options: WebhookSecretOptions): WebhookSecret 
   async function renew(): Promise<boolean> {
     if (given.length > 0) return false;
     const pauseMs = known.length > 0 ? REFETCH_MS : FIRST_FETCH_MS;
-    if (asking === null && clock().getTime() - askedAt < pauseMs) return false;
+    // Both ways: a clock that was ahead and is set right must not keep us waiting until then.
+    if (asking === null && Math.abs(clock().getTime() - askedAt) < pauseMs) return false;
     asking ??= ask().finally(() => {
       asking = null;
     });

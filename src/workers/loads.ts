@@ -1,4 +1,5 @@
 import { claimChore } from "../db/chores.ts";
+import { outAt } from "../db/looks.ts";
 import {
   claimChanges,
   type ProviderState,
@@ -26,9 +27,13 @@ type LoadServices = Pick<Services, "db" | "providers" | "logger" | "metrics">;
 /**
  * Watches the accounts: says once in the fleet's logs when a breaker opens or an account is paused, shows it in the
  * metrics of every worker, and notes how busy those are that tell. It ends no pause: the next order in line does.
+ * Where runs are out at an account that this worker does not have, it says so when it starts.
  */
 export function loads({ db, providers, logger, metrics }: LoadServices, everyMs = EVERY_MS): Loop {
+  let first = true;
   return repeat("loads", logger, everyMs, async () => {
+    if (first) for (const out of await outAt(db)) tellForgotten(logger, providers, out);
+    first = false;
     for (const change of await claimChanges(db)) tell(logger, change);
     const telling = providers.filter(({ load }) => load);
     if (telling.length > 0 && (await claimChore(db, "loads", LOADS_SECONDS)))
@@ -37,6 +42,8 @@ export function loads({ db, providers, logger, metrics }: LoadServices, everyMs 
     return false;
   });
 }
+
+type Out = Awaited<ReturnType<typeof outAt>>[number];
 
 /** What could not be learned keeps its older figure. */
 async function loadsOf(provider: Provider, logger: Services["logger"]): Promise<Record<string, Load>> {
@@ -60,6 +67,13 @@ function tell(logger: Services["logger"], { provider, from, to }: StateChange): 
     logger.error({ provider, reason: to, remedy }, `the account ${provider} is paused: nothing is bought there`);
   } else if (to === "open") logger.error({ provider }, `${provider} does not answer: one order at a time tries`);
   else logger.warn({ provider, before: from }, `${provider} takes orders again`);
+}
+
+function tellForgotten(logger: Services["logger"], providers: readonly Provider[], out: Out): void {
+  const { provider, runs } = out;
+  if (providers.some(({ name }) => name === provider)) return;
+  const remedy = `Give the account ${provider} back to this deployment until they have ended: what they make is paid, and nobody else can fetch it.`;
+  logger.error({ provider, runs, remedy }, `runs are out at ${provider}, which this deployment does not have any more`);
 }
 
 const BREAKER = ["closed", "half_open", "open"] as const;

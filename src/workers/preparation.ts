@@ -1,7 +1,7 @@
 import { v7 as uuidv7 } from "uuid";
 import { suspectRoute } from "../db/catalogue-state.ts";
 import { type JobRecord, timeBy } from "../db/jobs.ts";
-import { noteAnswer, takeTurn } from "../db/provider-states.ts";
+import { noteAnswer, returnTurn, takeTurn } from "../db/provider-states.ts";
 import { failure } from "../domain/failure.ts";
 import { type Answer, type Declined, isOfferRefusal, type Postponed, ProviderUnreachable } from "../domain/provider.ts";
 import { type Account, type Choice, type Choices, choose, reroute, type Wanted, whyOf } from "../domain/routing.ts";
@@ -136,8 +136,8 @@ async function tryAt(services: Services, record: JobRecord, choice: Choice, plan
     if ("outcome" in order) {
       // What our own files are refused for is no word of the account.
       const { code } = order.failure;
-      if (code !== "input_missing" && !isOfferRefusal(code))
-        await noteOf(services, record, { provider, model: choice.route.model, runId: plan.id }, order);
+      if (code === "input_missing" || isOfferRefusal(code)) await unsentAt(services, name, plan.id);
+      else await noteOf(services, record, { provider, model: choice.route.model, runId: plan.id }, order);
       return passed(order);
     }
     const turn = early ?? (await ask());
@@ -228,6 +228,13 @@ interface Asked {
   readonly provider: Account;
   readonly model: string;
   readonly runId: string;
+}
+
+/** It had its turn, and nothing was sent: another order may try in its place. */
+export async function unsentAt({ db, logger }: Pick<Services, "db" | "logger">, provider: string, runId: string) {
+  await returnTurn(db, provider, runId).catch((error: unknown) =>
+    logger.warn({ err: error, provider, run_id: runId }, "a turn was not given back: it lapses"),
+  );
 }
 
 /** What an answer says about the account, for the fleet; and whether the catalogue should ask if the model is there. */

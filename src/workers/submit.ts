@@ -9,7 +9,7 @@ import { type Account, modelOfRun, reroute } from "../domain/routing.ts";
 import type { Run } from "../domain/run.ts";
 import { learn } from "../learn.ts";
 import { toEndEvents } from "./ends.ts";
-import { noteOf, type Prepared, prepare } from "./preparation.ts";
+import { noteOf, type Prepared, prepare, unsentAt } from "./preparation.ts";
 import type { Services } from "./services.ts";
 
 /** After the provider was told to stop: until then it may still report an end. */
@@ -52,7 +52,8 @@ async function send(services: Services, record: JobRecord, variant: number, prep
   // What cannot be ordered at all is written down as an order that was declined, and nothing is sent.
   const events = refusal ? [intended, toEvent(refusal, run.id, at, record.createdAt)] : [intended];
   const committed = await learn(services, record.job.id, events, { epoch: record.epoch });
-  if (!committed.changed || refusal) return;
+  if (refusal) return;
+  if (!committed.changed) return unsentAt(services, provider.name, run.id);
 
   await services.reach("submit.intended", record.job.id);
   const began = performance.now();

@@ -78,7 +78,7 @@ test("a film of 15 s from words, which can be waited for", async () => {
     body: { type: "video", generated: true, status: "completed", price: { credits: 50 }, campaignId: "campaign-7" },
   });
   const job = (await client.get(`/api/jobs/${answer.body.job_id}`)).body;
-  expect(job).toMatchObject({ model: "zeroscope-v2-xl", input: { seconds: 15 } });
+  expect(job).toMatchObject({ model: "campaign-film", input: { seconds: 15 } });
   expect(job.results[0].file.contentType).toMatch(/^video\//);
   expect(job.results[0].file.seconds).toBeCloseTo(15, 0);
   expect((await download(answer.body.assets.videoUrl)).length).toBeGreaterThan(1_000);
@@ -223,3 +223,22 @@ describe("what goes wrong is told for the user and for the operator:", () => {
     expect(long.body.error).toMatch(/15 s/);
   });
 });
+
+test("VIDEO_PROVIDER says who makes the films, and a call that is the whole run delivers like any other", async () => {
+  const poe = await startSpine({
+    app: "ai-freedom-studios",
+    env: { AI_PROVIDER: "sandbox,sandbox:poe", VIDEO_PROVIDER: "sandbox:poe" },
+  });
+  try {
+    const input = { prompt: "a summer sale", seconds: 15 };
+    const { id } = await poe.submit({ kind: "video", user: "tenant:acme", input });
+    const job = await poe.ended(id, 60_000);
+    expect(job).toMatchObject({ status: "completed", model: "campaign-film" });
+    expect(job.results[0]?.file?.seconds).toBeCloseTo(15, 0);
+    const runs = await poe.sql`select provider, model from runs where job_id = ${id}`;
+    expect(runs).toEqual([{ provider: "sandbox_poe", model: "Video-Generator-PRO" }]);
+    expect(await poe.audit()).toEqual({ drift: 0, unsettled: 0, unexplainedRuns: [] });
+  } finally {
+    await poe.stop();
+  }
+}, 90_000);

@@ -114,7 +114,7 @@ describe("a user of the FREE plan", () => {
     expect(data.error).toMatch(/safety filter/);
   });
 
-  test("makes ten images an hour, and is told when he may go on", async () => {
+  test("asks for ten generations an hour, and is told when he may go on", async () => {
     await client.grant("caio", 100);
     const answers = await Promise.all(Array.from({ length: 11 }, () => generate("caio")));
     const accepted = answers.filter(({ status }) => status === 200);
@@ -196,7 +196,7 @@ describe("the provider's news at the paths that the product gave it", () => {
 
   test("/api/webhooks/training ends a training at once, and a forged one changes nothing", async () => {
     await plan("gil", "PREMIUM");
-    spine.sandbox.faults.add({ fault: "slow", seconds: 3, times: 1 });
+    spine.sandbox.faults.add({ fault: "slow=3", times: 1 });
     const body = { userId: "gil", imageUrls: await uploads(80, 4), triggerWord: "ohwx" };
     const { data } = (await client.post("/api/ai/train", body)).body;
     const id = await endedThere(data.trainingId);

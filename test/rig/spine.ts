@@ -115,7 +115,7 @@ export async function startSpine(options: SpineOptions = {}): Promise<Spine> {
     keyFor,
     workers,
     async startWorker(more = {}) {
-      const worker = await startWorkerProgram({ ...config, ...readConfig({ ...asEnv(config), ...more }) }, LOG);
+      const worker = await startWorkerProgram({ ...config, ...readConfig({ ...asEnv(config), ...more }) }, LOG, apps);
       workers.push(worker);
       return worker;
     },
