@@ -5,6 +5,7 @@ import { checkMoney, SIGNUP_GRANT } from "./money.ts";
 import { checkOutputs } from "./outputs.ts";
 import { checkPurchases } from "./purchases.ts";
 import type { Records } from "./records.ts";
+import { checkTraffic } from "./traffic.ts";
 
 /** Joins four records that were written by four parties: the clients, the database, the provider and the object store. */
 export function check(records: Records): Finding[] {
@@ -15,6 +16,7 @@ export function check(records: Records): Finding[] {
     ...checkMoney(records, whole),
     ...checkPurchases(records),
     ...checkEnds(records),
+    ...checkTraffic(records),
     ...records.crashes.map((detail) => ({ check: "crashes", jobId: null, detail }) as const),
   ];
 }

@@ -19,6 +19,8 @@ export interface Sending {
   readonly credits: number | null;
   /** What was answered, or why there is no answer. */
   readonly answer: string;
+  /** Nobody sells at the moment, and when to come again; absent: nothing was said of that. */
+  readonly retryAfterMs?: number;
 }
 
 const acknowledged = z.object({ id: z.uuid(), price: z.object({ credits: z.int() }) });
@@ -42,10 +44,19 @@ export function makeClients({ url, apiKey, provider }: Cluster, history: History
     const headers = { authorization: `Bearer ${apiKey}`, "content-type": "application/json", "idempotency-key": key };
     const request = { method: "POST", headers, body: JSON.stringify(body), signal };
     const said = await fetch(`${url}${path}`, request).then(
-      async (answer) => ({ status: answer.status, text: await answer.text().catch(() => null) }),
-      (error: Error) => ({ status: null, text: error.cause instanceof Error ? error.cause.message : error.message }),
+      async (answer) => ({
+        status: answer.status,
+        text: await answer.text().catch(() => null),
+        retryAfter: answer.headers.get("retry-after"),
+      }),
+      (error: Error) => {
+        const text = error.cause instanceof Error ? error.cause.message : error.message;
+        return { status: null, text, retryAfter: null };
+      },
     );
-    const sending = { action, key, ...meaningOf(said.status, said.text) };
+    const isPaused = said.status === 503 && said.text?.includes("provider_paused") && said.retryAfter !== null;
+    const waits = isPaused ? { retryAfterMs: Number(said.retryAfter) * 1_000 } : {};
+    const sending: Sending = { action, key, ...meaningOf(said.status, said.text), ...waits };
     sendings.push(sending);
     const type = { acknowledged: "ok", refused: "refused", lost: "unknown" }[sending.outcome];
     const { jobId, credits, answer } = sending;
@@ -58,7 +69,7 @@ export function makeClients({ url, apiKey, provider }: Cluster, history: History
     for (let pauseMs = AGAIN_MS.first; ; pauseMs = Math.min(pauseMs * 1.5, AGAIN_MS.most)) {
       const sending = await call(...what);
       if (sending.outcome !== "lost") return sending;
-      await sleep(pauseMs, undefined, { signal: halted });
+      await sleep(sending.retryAfterMs ?? pauseMs, undefined, { signal: halted });
     }
   }
 

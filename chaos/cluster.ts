@@ -68,6 +68,8 @@ export interface ClusterOptions {
   readonly apis: number;
   readonly workers: number;
   readonly webhooks: boolean;
+  /** Of APIs and workers, instead of the usual. */
+  readonly env?: Readonly<Record<string, string>>;
   readonly halted: AbortSignal;
   /** Whatever must be ended is announced as it begins, so that a start that fails half way leaves nothing. */
   onStop(stop: () => Promise<void>): void;
@@ -75,7 +77,7 @@ export interface ClusterOptions {
 
 /** Two APIs, three workers and all that they need: processes of their own, as on hosts of their own. */
 export async function startCluster(options: ClusterOptions): Promise<Cluster> {
-  const { redis, folder, root, webhooks, halted, onStop } = options;
+  const { redis, folder, root, webhooks, env = {}, halted, onStop } = options;
   await chmod(folder, 0o755); // Postgres does not run as root, and its data are in here.
   const starting = startPostgres(join(folder, "postgres"));
   onStop(async () => (await starting).stop());
@@ -127,6 +129,7 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
     S3_FORCE_PATH_STYLE: "true",
     PUBLIC_URL: webhooks ? PUBLIC_URL : ingress,
     HOST: "127.0.0.1",
+    ...env,
   };
   const main = await buildMain(root, folder);
   await migrate(main, { ...shared, DATABASE_URL: postgres.url }, folder);
@@ -150,8 +153,8 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
     start(`api-${index + 1}`, [main, "api"], { ...shared, PORT: `${port}` }, `http://127.0.0.1:${port}/readyz`),
   );
   const workers = workerPorts.map((port, index) => {
-    const env = { ...shared, HEALTH_PORT: `${port}` };
-    return start(`worker-${index + 1}`, [main, "worker"], env, `http://127.0.0.1:${port}/readyz`);
+    const own = { ...shared, HEALTH_PORT: `${port}` };
+    return start(`worker-${index + 1}`, [main, "worker"], own, `http://127.0.0.1:${port}/readyz`);
   });
   await Promise.all(members.map((member) => member.up(START_MS)));
   const provider = makeProviderSwitches(sandbox, halted);

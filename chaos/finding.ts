@@ -19,7 +19,13 @@ export const CHECKS = {
   crashes: "programs that ended by themselves",
 } as const;
 
-export type CheckName = keyof typeof CHECKS;
+/** And these, where only providers are in trouble, and some account could have served every order in time. */
+export const WEATHER_CHECKS = {
+  failedJobs: "jobs that did not complete",
+  tooManyRetries: "more than one create in ten in vain",
+} as const;
+
+export type CheckName = keyof typeof CHECKS | keyof typeof WEATHER_CHECKS;
 
 export interface Finding {
   readonly check: CheckName;

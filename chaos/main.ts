@@ -35,7 +35,7 @@ async function main(): Promise<number> {
     print(USAGE.trim());
     return 0;
   }
-  const { seed, jobs, seconds, redis } = options;
+  const { seed, jobs, seconds, redis, weather } = options;
   // Now, so that an older result is not taken for this one.
   await writeJson(options, { seed, ok: false, problem: "not finished" });
   const folder = await mkdtemp(join(tmpdir(), "darkroom-chaos-"));
@@ -64,7 +64,17 @@ async function main(): Promise<number> {
       await writeJson(options, plantedCard(planted));
       return keep ? 1 : 0;
     }
-    const run = { seed, jobs, seconds, redis, folder: join(folder, "run"), halted: halt.signal, print, onStruck };
+    const run = {
+      seed,
+      jobs,
+      seconds,
+      redis,
+      weather,
+      folder: join(folder, "run"),
+      halted: halt.signal,
+      print,
+      onStruck,
+    };
     await mkdir(run.folder);
     const { card, findings } = await finish(runChaos(run));
     keep = !card.ok;
@@ -113,7 +123,7 @@ async function printStruck({ seed }: Options, struck: readonly Struck[]): Promis
     ({ stdout }) => stdout.trim(),
     () => "unknown",
   );
-  print(`\n  seed ${seed}, commit ${commit}; the last of ${struck.length} blows:`);
+  print(`\n  seed ${seed}, commit ${commit}${struck.length > 0 ? `; the last of ${struck.length} blows:` : ""}`);
   for (const { atMs, at, type, what } of struck.slice(-ACTIONS_SHOWN)) {
     const clock = new Date(at).toISOString().slice(11, 23);
     print(`  ${(atMs / 1_000).toFixed(1).padStart(6)} s  ${clock}  ${what ?? `${type}: nobody was up`}`);

@@ -8,6 +8,7 @@ import { BUGS } from "./planted/bugs.ts";
 
 export const USAGE = `
 npm run chaos [-- --seed N] [--jobs N] [--minutes N | --seconds N] [--queue redis|postgres] [--json FILE]
+npm run chaos -- --weather providers [the same]
 npm run chaos -- --planted [NAME] [--json FILE]
 
   --seed N        decides what is ordered and what breaks when; a random one without it
@@ -15,6 +16,8 @@ npm run chaos -- --planted [NAME] [--json FILE]
   --minutes N     how long things are broken, 1 to 240
   --seconds N     the same more finely, 5 to 14400; 30
   --queue NAME    where the queue is kept; redis where there is one, otherwise postgres
+  --weather NAME  processes (the default): they are killed and cut off; providers: three of them have brown-outs, empty
+                  accounts and 429s, and nothing of ours is struck
   --planted NAME  plants that bug into a copy of the project, or all of them without a name, and says whether the
                   check finds it; together with --jobs, --minutes or --seconds after the ordinary run. With
                   --minutes all of them are planted (five minutes more) unless it says --planted none
@@ -27,12 +30,16 @@ export interface Options {
   readonly seconds: number;
   /** Null: the queue is kept in Postgres. */
   readonly redis: Redis | null;
+  readonly weather: WeatherName;
   /** Which bugs are planted and looked for. */
   readonly planted: readonly Bug[];
   /** False: that is all. */
   readonly runs: boolean;
   readonly json: string | null;
 }
+
+export const WEATHERS = ["processes", "providers"] as const;
+export type WeatherName = (typeof WEATHERS)[number];
 
 /** Null: help was asked for. Throws BadOption before anything is started. */
 export function readOptions(args: string[], env: Readonly<Record<string, string | undefined>>): Options | null {
@@ -42,6 +49,8 @@ export function readOptions(args: string[], env: Readonly<Record<string, string 
   const minutes = whole("--minutes", given.minutes, 1, 240);
   const seconds = whole("--seconds", given.seconds, 5, 14_400);
   if (minutes !== null && seconds !== null) throw new BadOption("Give --minutes or --seconds, not both.");
+  const weather = WEATHERS.find((name) => name === (given.weather ?? "processes"));
+  if (!weather) throw new BadOption(`--weather is ${WEATHERS.join(" or ")}, not "${given.weather}".`);
   const queue = given.queue ?? (redis ? "redis" : "postgres");
   if (queue !== "redis" && queue !== "postgres")
     throw new BadOption(`--queue is redis or postgres, not "${queue}". Leave it out for whichever there is.`);
@@ -52,7 +61,8 @@ export function readOptions(args: string[], env: Readonly<Record<string, string 
     jobs: whole("--jobs", given.jobs, 1, 20_000) ?? 60,
     seconds: seconds ?? (minutes === null ? 30 : minutes * 60),
     redis: queue === "redis" ? redis : null,
-    planted: bugsOf(given.planted ?? (minutes === null ? NONE : ALL)),
+    weather,
+    planted: bugsOf(given.planted ?? (minutes === null || weather === "providers" ? NONE : ALL)),
     runs:
       (given.planted ?? NONE) === NONE || [given.jobs, given.minutes, given.seconds].some((each) => each !== undefined),
     // npm runs scripts in the project's folder; paths are meant from where they were typed.
@@ -86,6 +96,7 @@ function parse(args: string[]) {
       minutes: text,
       seconds: text,
       queue: text,
+      weather: text,
       planted: text,
       json: text,
       help: { type: "boolean" },

@@ -14,7 +14,13 @@ export interface Order {
   readonly sends: "once" | "twice at once" | "again when answered";
   /** So long after the answer its client no longer wants it; null: it does. */
   readonly cancelAfterMs: number | null;
-  readonly body: { readonly kind: string; readonly user: string; readonly input: Readonly<Record<string, unknown>> };
+  readonly body: {
+    readonly kind: string;
+    readonly user: string;
+    /** Absent: the kind's usual one. */
+    readonly model?: string;
+    readonly input: Readonly<Record<string, unknown>>;
+  };
   /** By the price list of apps/demo.ts. */
   readonly credits: number;
   /** Faults that strike so many runs of this order and no more; those in the prompt strike every one. */
@@ -27,6 +33,7 @@ export interface Recipe {
   readonly name: string;
   readonly weight: number;
   readonly kind?: "staging";
+  readonly model?: string;
   readonly images?: number;
   /** Written into the prompt. */
   readonly directive?: string;
@@ -75,6 +82,16 @@ export const RECIPES: readonly Recipe[] = [
   { name: "webhook_rotated", weight: 1, directive: "webhook_rotated" },
 ];
 
+/**
+ * What several providers sell. Where only they are in trouble, nothing is ordered that may fail: no stagings, whose two
+ * pictures are both needed, as a job of which two answers were lost is bought again once. A pair then comes in part.
+ */
+export const PLAIN_RECIPES: readonly Recipe[] = [
+  { name: "generation", weight: 20, images: 1 },
+  { name: "fine", weight: 8, model: "flux-dev", images: 1 },
+  { name: "pair", weight: 2, images: 2 },
+];
+
 /** What the users of one order too many want: stagings, of which their credits pay for five. */
 const POOR: Recipe = { name: "poor", weight: 0, kind: "staging" };
 const POOR_ORDERS = 6;
@@ -99,7 +116,8 @@ export function planOrders(
   recipes: readonly Recipe[] = RECIPES,
 ): Order[] {
   const random = seeded(seed, "orders");
-  const poorUsers = jobs < LEAST_ORDERS_FOR_POOR ? 0 : Math.ceil(jobs / ORDERS_PER_POOR_USER);
+  const hasPoor = jobs >= LEAST_ORDERS_FOR_POOR && recipes.some(({ kind }) => kind === POOR.kind);
+  const poorUsers = hasPoor ? Math.ceil(jobs / ORDERS_PER_POOR_USER) : 0;
   const drawn = random.shuffled(recipes).slice(0, jobs);
   while (drawn.length < jobs - poorUsers * POOR_ORDERS) drawn.push(random.weighted(recipes));
   const drawnOrders = drawn.length;
@@ -121,6 +139,7 @@ export function planOrders(
       cancelAfterMs: recipe.cancelWithinMs === undefined ? null : random.whole(0, recipe.cancelWithinMs),
       body: {
         kind: recipe.kind ?? "generation",
+        ...(recipe.model === undefined ? {} : { model: recipe.model }),
         user: poor < 0 ? `user-${Math.floor(index / ORDERS_PER_USER)}` : `poor-${poor}`,
         input,
       },

@@ -9,13 +9,15 @@ import type { Struck } from "./nemesis.ts";
 import { readObjects, type StoredObject } from "./objects.ts";
 import type { Order } from "./orders.ts";
 import type { Takeover } from "./recovery.ts";
+import type { Passed } from "./storm.ts";
+import { type Creates, readCreates } from "./traffic.ts";
 
 const ANSWER_MS = 60_000;
 /** Jobs read at the same time: both cores, no more. */
 const READERS = 4;
 /** Every delivered file is compared on disk; of so many jobs it is also downloaded, as an app would. */
 const DOWNLOADED_JOBS = 200;
-/** Of the sandbox's list, 100 runs each; it remembers 50,000. */
+/** Of the sandbox's lists, 100 runs each; it remembers 50,000. */
 const MOST_PAGES = 500;
 
 export interface JobRow {
@@ -49,6 +51,8 @@ export interface AssetRow extends StoredObject {
 
 export interface BillLine {
   readonly id: string;
+  /** The provider that it was bought from. */
+  readonly face: string;
   readonly status: string;
   readonly createdAt: string;
   readonly completedAt: string | null;
@@ -98,12 +102,20 @@ export interface Records {
   readonly objects: readonly StoredObject[];
   readonly deliveries: readonly Delivery[];
   readonly crashes: readonly string[];
+  /** Of a run in which providers were in trouble; null: they were not. */
+  readonly weather: Weather | null;
+}
+
+/** What was done to the providers, and what they counted themselves. */
+export interface Weather {
+  readonly passed: readonly Passed[];
+  readonly creates: Creates;
 }
 
 /** Reads what is left after the calm. Nothing moves any more; the order of reading does not matter. */
 export async function readRecords(
   cluster: Cluster,
-  told: Pick<Records, "orders" | "sendings" | "struck">,
+  told: Pick<Records, "orders" | "sendings" | "struck"> & { readonly passed?: readonly Passed[] },
   halted: AbortSignal,
 ): Promise<Records> {
   const { db, sandbox, url, apiKey } = cluster;
@@ -115,6 +127,7 @@ export async function readRecords(
   const runs = await rows<RunRow>(sql`
     select id, job_id as "jobId", variant, status, failure_code as failure, provider_run_id as "providerRunId"
     from runs`);
+  const { passed, ...said } = told;
   const drift = await ledgerDrift(db);
   const client = makeClient(url, apiKey, halted);
   const stored = new Set(runs.filter(({ status }) => status === "stored").map(placeOf));
@@ -124,7 +137,7 @@ export async function readRecords(
     deliveries.push(...(await readDeliveries(client, job.id, stored, index % every === 0)));
   });
   return {
-    ...told,
+    ...said,
     jobs,
     runs,
     deliveries,
@@ -141,6 +154,7 @@ export async function readRecords(
     bill: await readBill(sandbox),
     objects: await readObjects(cluster.bucketFolder),
     crashes: cluster.crashes(),
+    weather: passed ? { passed, creates: await readCreates(sandbox) } : null,
   };
 }
 
@@ -178,11 +192,17 @@ async function measure(client: Client, url: string): Promise<Delivery["downloade
 
 const bill = z.object({
   lines: z.array(
-    z.object({ id: z.string(), status: z.string(), created_at: z.string(), completed_at: z.string().nullable() }),
+    z.object({
+      id: z.string(),
+      face: z.string(),
+      status: z.string(),
+      created_at: z.string(),
+      completed_at: z.string().nullable(),
+    }),
   ),
 });
 const page = z.object({
-  next: z.string().nullable(),
+  next: z.int().nullable(),
   results: z.array(
     z.object({
       id: z.string(),
@@ -194,23 +214,23 @@ const page = z.object({
 });
 
 async function readBill(sandbox: string): Promise<BillLine[]> {
-  const ask = async (url: string) => {
-    const headers = { authorization: "Bearer r8_chaos" };
-    return (await fetch(url, { headers, signal: AbortSignal.timeout(ANSWER_MS) })).json();
-  };
-  const { lines } = bill.parse(await ask(`${sandbox}/_sandbox/bill`));
+  const ask = async (path: string) =>
+    (await fetch(`${sandbox}/_sandbox/${path}`, { signal: AbortSignal.timeout(ANSWER_MS) })).json();
+  const { lines } = bill.parse(await ask("bill"));
   const shown = new Map<string, Pick<BillLine, "mark" | "mayRetry" | "sha256">>();
   const made = new Map<string, string>();
-  let next: string | null = `${sandbox}/v1/predictions`;
-  for (let pages = 0; next !== null && pages < MOST_PAGES; pages++) {
-    const listed: z.infer<typeof page> = page.parse(await ask(next));
+  const left = [...new Set(lines.map(({ face }) => `runs?face=${face}`))];
+  for (let pages = 0; pages < MOST_PAGES; pages++) {
+    const path = left.pop();
+    if (path === undefined) break;
+    const listed = page.parse(await ask(path));
     for (const { id, input, error, output } of listed.results) {
       const mayRetry = /please retry/i.test(error ?? "");
       shown.set(id, { mark: markIn(String(input["prompt"])), mayRetry, sha256: null });
       const [address] = z.array(z.string()).catch([]).parse([output].flat());
       if (address) made.set(id, address);
     }
-    next = listed.next;
+    if (listed.next !== null) left.push(`${path.split("&")[0]}&before=${listed.next}`);
   }
   const every = Math.ceil(made.size / DOWNLOADED_JOBS);
   await inTurns(
@@ -224,8 +244,9 @@ async function readBill(sandbox: string): Promise<BillLine[]> {
         shown.set(id, { ...known, sha256: createHash("sha256").update(Buffer.from(body)).digest("hex") });
     },
   );
-  return lines.map(({ id, status, created_at, completed_at }) => ({
+  return lines.map(({ id, face, status, created_at, completed_at }) => ({
     id,
+    face,
     status,
     createdAt: created_at,
     completedAt: completed_at,

@@ -1,10 +1,13 @@
 import type { BlowType } from "./blows.ts";
 import { verdictsOn } from "./ends.ts";
-import { CHECKS, type CheckName, type Finding } from "./finding.ts";
+import { CHECKS, type CheckName, type Finding, WEATHER_CHECKS } from "./finding.ts";
+import type { WeatherName } from "./options.ts";
 import { countStray } from "./outputs.ts";
 import { countFoundOrphans } from "./purchases.ts";
 import type { Records } from "./records.ts";
 import { percentile, recoveriesOf } from "./recovery.ts";
+import { trafficOf } from "./traffic.ts";
+import { printTraffic, trafficLine } from "./traffic-lines.ts";
 
 /** What a program reads; every number of CHECKS is in it too. */
 export type Scorecard = ReturnType<typeof makeScorecard>;
@@ -12,6 +15,7 @@ export type Scorecard = ReturnType<typeof makeScorecard>;
 export interface Course {
   readonly seed: number;
   readonly seconds: number;
+  readonly weather: WeatherName;
   readonly queue: "redis" | "postgres";
   /** False: nobody calls back, and the provider is asked. */
   readonly webhooks: boolean;
@@ -27,10 +31,9 @@ export function makeScorecard(course: Course, records: Records, findings: readon
   const ended = (status: string) => jobs.filter((job) => job.status === status).length;
   const dealt = (...types: BlowType[]) =>
     struck.filter((each) => types.includes(each.type) && each.what !== null).length;
-  const names = Object.keys(CHECKS) as CheckName[];
   const found = Object.fromEntries(
-    names.map((name) => [name, findings.filter((finding) => finding.check === name).length]),
-  ) as Record<CheckName, number>;
+    checksOf(course).map(([name]) => [name, findings.filter((finding) => finding.check === name).length]),
+  ) as Record<keyof typeof CHECKS, number> & Partial<Record<CheckName, number>>;
   const submits = sendings.filter(({ action }) => action === "submit");
   const excused = new Set([...verdictsOn(records)].filter(([, verdict]) => verdict === "excused").map(([id]) => id));
   const recovered = recoveriesOf(records.takeovers, struck);
@@ -60,6 +63,8 @@ export function makeScorecard(course: Course, records: Records, findings: readon
     foundOrphans: countFoundOrphans(records.runs),
     strayObjects: countStray(records),
     ...found,
+    /** Null: providers were in no trouble. */
+    traffic: trafficOf(records),
     blows: struck.length,
     kills: dealt("kill_worker", "kill_api"),
     apiKills: dealt("kill_api"),
@@ -83,6 +88,12 @@ export function makeScorecard(course: Course, records: Records, findings: readon
     plantedBugs: null as number | null,
     plantedCaught: null as number | null,
   };
+}
+
+/** Each with what it means. */
+function checksOf({ weather }: Pick<Course, "weather">): [CheckName, string][] {
+  const checks = weather === "providers" ? { ...CHECKS, ...WEATHER_CHECKS } : CHECKS;
+  return Object.entries(checks) as [CheckName, string][];
 }
 
 const NETWORK: readonly BlowType[] = [
@@ -115,19 +126,25 @@ export function printScorecard(card: Scorecard, print: (line?: string) => void):
   print(`  provider  ${card.billLines} runs on the bill, ${card.foundOrphans} of them found late and stopped`);
   print(`            ${card.webhooks ? "calls back" : "is asked: no webhooks"}`);
   print(`  store     ${card.strayObjects} objects that no row knows`);
-  print(`  nemesis   ${card.blows} blows, ${card.networkFaults} of them to connections, ${card.redisOutages} to Redis`);
-  print(`            ${card.failedStarts} starts failed while something was broken`);
-  print(`  recovery  ${card.recoveries} jobs taken over from killed workers: ${recovery(card)}`);
-  print(`            ${card.clearRecoveries} of them with Postgres and queue in reach: ${clearRecovery(card)}`);
-  print(`            all had ended ${card.recoverySeconds} s after the last blow`);
+  if (card.traffic) printTraffic(card.traffic, print);
+  else {
+    print(
+      `  nemesis   ${card.blows} blows, ${card.networkFaults} of them to connections, ${card.redisOutages} to Redis`,
+    );
+    print(`            ${card.failedStarts} starts failed while something was broken`);
+    print(`  recovery  ${card.recoveries} jobs taken over from killed workers: ${recovery(card)}`);
+    print(`            ${card.clearRecoveries} of them with Postgres and queue in reach: ${clearRecovery(card)}`);
+  }
+  print(`            all had ended ${card.recoverySeconds} s after the last ${card.traffic ? "front" : "blow"}`);
   print();
-  for (const name of Object.keys(CHECKS) as CheckName[])
-    print(`  ${card[name] === 0 ? "✔" : "✖"} ${name.padEnd(20)} ${String(card[name]).padStart(3)}  ${CHECKS[name]}`);
+  for (const [name, says] of checksOf(card))
+    print(`  ${card[name] === 0 ? "✔" : "✖"} ${name.padEnd(20)} ${String(card[name]).padStart(3)}  ${says}`);
   print();
   print(scoreLine(card));
 }
 
 export function scoreLine(card: Scorecard): string {
+  if (card.traffic) return trafficLine(card, card.traffic);
   const flushed = card.queue === "redis" ? "FLUSHALL" : "emptied queues";
   return [
     `seed ${card.seed}`,

@@ -15,6 +15,8 @@ const INHERITED = ["PATH", "HOME", "TMPDIR", "LANG", "NODE_EXTRA_CA_CERTS", "HTT
 
 export interface ClusterOptions {
   readonly provider: ProviderChoice;
+  /** Of the sandbox, as AI_PROVIDER names them; without them, one. */
+  readonly accounts?: readonly string[];
   readonly redisUrl: string | null;
   /** Where the logs go. */
   readonly logs: string;
@@ -107,7 +109,7 @@ export function makeCluster(options: ClusterOptions): Cluster {
 
       const shared = {
         ...inherited,
-        ...providerEnv(options.provider, sandbox),
+        ...providerEnv(options, sandbox),
         ...(options.redisUrl ? { REDIS_URL: options.redisUrl } : {}),
         DATABASE_URL: database,
         SIGNING_SECRET: randomBytes(32).toString("hex"),
@@ -140,10 +142,13 @@ export function makeCluster(options: ClusterOptions): Cluster {
   };
 }
 
-function providerEnv(provider: ProviderChoice, sandbox: string | null): Record<string, string> {
+function providerEnv(
+  { provider, accounts = ["sandbox"] }: ClusterOptions,
+  sandbox: string | null,
+): Record<string, string> {
   if (provider.name === "replicate") return { AI_PROVIDER: "replicate", REPLICATE_API_TOKEN: provider.token };
   // The sandbox lists a run at once, so a lost answer is known to be lost sooner than at a real provider.
-  return { AI_PROVIDER: "sandbox", SANDBOX_URL: sandbox ?? "", LOST_AFTER_SECONDS: "3" };
+  return { AI_PROVIDER: accounts.join(","), SANDBOX_URL: sandbox ?? "", LOST_AFTER_SECONDS: "3" };
 }
 
 async function freePorts(count: number): Promise<number[]> {

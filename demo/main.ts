@@ -8,6 +8,7 @@ import { ledgerDrift } from "../src/db/credits.ts";
 import { createKey } from "../src/db/keys.ts";
 import { type Client, type Job, makeClient, readBill } from "./client.ts";
 import { type Addresses, type Cluster, makeCluster } from "./cluster.ts";
+import { ACCOUNTS, playFailover } from "./failover.ts";
 import { openFolder, saveFiles } from "./folder.ts";
 import { BadOption, type Options, type Photo, readOptions, USAGE } from "./options.ts";
 import { makeOrders, type Order, USER } from "./orders.ts";
@@ -17,12 +18,14 @@ import { lastLines, ProgramFailed } from "./program.ts";
 import { isEnded, type Progress, showProgress } from "./progress.ts";
 import { type Check, type Ended, type Facts, makeChecks, printChecks, printReport, toJson } from "./report.ts";
 import { paintRoom } from "./room.ts";
+import { failoverChecks, failoverToJson, printMoment, printRoutes } from "./routes.ts";
 import { makeTerminal } from "./terminal.ts";
 import { printVisit, printVisitHead, visitChecks, visitsToJson } from "./visits.ts";
 
 /** The whole demo. A real provider may have to start a machine first, and what was paid for should arrive. */
 const LIMIT_SECONDS = { sandbox: 80, replicate: 300 } as const;
 const ALL_LIMIT_SECONDS = 240;
+const FAILOVER_LIMIT_SECONDS = 120;
 const ASK_EVERY_MS = 250;
 const SIGNALS = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 } as const;
 
@@ -59,17 +62,19 @@ async function main(): Promise<number> {
   const screen: { progress: Progress | null } = { progress: null };
   const cluster = makeCluster({
     ...options,
+    ...(options.failover ? { accounts: ACCOUNTS } : {}),
     logs: options.out,
     onReady: ({ name, pid, where }) =>
       print(`  ${paint("green", "✔")} ${name.padEnd(10)} pid ${`${pid}`.padEnd(8)} ${where}`),
     onLoss: (what) => (screen.progress ?? { note: print }).note(paint("yellow", `  ! ${what}`)),
   });
-  const limit = failAfter(options.all ? ALL_LIMIT_SECONDS : LIMIT_SECONDS[options.provider.name], halt.signal);
+  const limit = failAfter(limitOf(options), halt.signal);
   try {
     printHead(options);
-    if (options.all) {
-      const visits = visitAll(options, cluster, halt.signal);
-      const { ok, keep } = await Promise.race([visits, cluster.broken, ending, limit]);
+    if (options.all || options.failover) {
+      const show = options.all ? visitAll : failOver;
+      const shown = show(options, cluster, halt.signal);
+      const { ok, keep } = await Promise.race([shown, cluster.broken, ending, limit]);
       halt.abort();
       if (!ok) await printTroubles(options.out);
       if (options.keep) await stayUp(keep, Promise.race([ending, cluster.broken]));
@@ -95,6 +100,10 @@ async function main(): Promise<number> {
   } finally {
     await cluster.stop();
   }
+}
+
+function limitOf({ all, failover, provider }: Options): number {
+  return all ? ALL_LIMIT_SECONDS : failover ? FAILOVER_LIMIT_SECONDS : LIMIT_SECONDS[provider.name];
 }
 
 interface Outcome {
@@ -146,12 +155,13 @@ async function takeTour(
   }
 }
 
+interface Shown {
+  readonly ok: boolean;
+  readonly keep: Pick<Outcome, "addresses" | "key">;
+}
+
 /** Every kind for every app: what was bought, what it cost, and whether each file opens. */
-async function visitAll(
-  options: Options,
-  cluster: Cluster,
-  halted: AbortSignal,
-): Promise<{ ok: boolean; keep: Pick<Outcome, "addresses" | "key"> }> {
+async function visitAll(options: Options, cluster: Cluster, halted: AbortSignal): Promise<Shown> {
   const startedAt = performance.now();
   const addresses = await cluster.start();
   print();
@@ -164,9 +174,29 @@ async function visitAll(
   const paths = films.map(({ path }) => path);
   const played = chromium ? await playFilms(chromium, paths) : null;
   const checks = visitChecks(found, paths.length, played);
+  return conclude(options, addresses, startedAt, visitsToJson(found), checks);
+}
+
+/** Accounts come and go; the jobs do not care. */
+async function failOver(options: Options, cluster: Cluster, halted: AbortSignal): Promise<Shown> {
+  const startedAt = performance.now();
+  const addresses = await cluster.start();
+  print();
+  const played = await playFailover(addresses, options.out, halted, (moment) => printMoment(terminal, moment));
+  printRoutes(terminal, played.routed);
+  return conclude(options, addresses, startedAt, failoverToJson(played), failoverChecks(played));
+}
+
+async function conclude(
+  options: Options,
+  addresses: Addresses,
+  startedAt: number,
+  found: object,
+  checks: readonly Check[],
+): Promise<Shown> {
   const ok = checks.every((check) => check.ok);
   const seconds = round((performance.now() - startedAt) / 1_000);
-  await writeJson(options, { ok, seconds, ...visitsToJson(found), checks });
+  await writeJson(options, { ok, seconds, ...found, checks });
   printChecks(terminal, checks);
   print(
     paint("dim", `\n  ${seconds} s; everything that was made is in ${relative(process.cwd(), options.out) || "."}`),

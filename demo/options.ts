@@ -12,6 +12,7 @@ const PROMPT = "a lighthouse on a rocky coast at golden hour, calm sea, drifting
 export const USAGE = `
 npm run demo [-- --image FILE] [--prompt TEXT] [--provider sandbox|replicate] [--out DIR] [--json FILE] [--keep]
 npm run demo -- --all [--out DIR] [--json FILE] [--keep]
+npm run demo -- --failover [--out DIR] [--json FILE] [--keep]
 
   --image FILE      the room to stage: JPEG, PNG or WebP; a drawn one without it
   --prompt TEXT     what the generation shows, 1 to 2,000 characters
@@ -19,6 +20,7 @@ npm run demo -- --all [--out DIR] [--json FILE] [--keep]
   --out DIR         where pictures and logs go; ./demo-output without it
   --json FILE       also write what came out, for programs
   --all             every kind of job for every app in apps/, on the sandbox; films are played where there is a Chromium
+  --failover        twelve jobs, while accounts at three providers come and go; shows the route of each
   --keep            leave everything running afterwards, until Ctrl-C
 
 Try: --prompt "a fox in the snow [sandbox: slow=20]", and kill -9 a worker while it runs.
@@ -59,6 +61,8 @@ export interface Options {
   readonly keep: boolean;
   /** Every kind for every app, instead of three jobs. */
   readonly all: boolean;
+  /** Jobs from three providers that come and go, instead of three jobs. */
+  readonly failover: boolean;
   /** The queue is on Redis when there is one. */
   readonly redisUrl: string | null;
 }
@@ -71,9 +75,10 @@ export async function readOptions(args: string[], env: Env): Promise<Options | n
   if (given.help) return null;
   // npm runs scripts in the project's folder; paths are meant from where they were typed.
   const from = (path: string) => resolve(env["INIT_CWD"] || process.cwd(), path);
-  if (given.all && (given.image ?? given.prompt ?? given.provider) !== undefined)
+  if (given.all && given.failover) throw new BadOption("--all and --failover are two demos: name one of them.");
+  if ((given.all || given.failover) && (given.image ?? given.prompt ?? given.provider) !== undefined)
     throw new BadOption(
-      "--all brings its own pictures and words, and runs on the sandbox: leave --image, --prompt and --provider out.",
+      `--${given.all ? "all" : "failover"} brings its own pictures and words, and runs on the sandbox: leave --image, --prompt and --provider out.`,
     );
   const options = {
     prompt: readPrompt(given.prompt ?? PROMPT),
@@ -82,6 +87,7 @@ export async function readOptions(args: string[], env: Env): Promise<Options | n
     json: given.json === undefined ? null : from(notEmpty("--json", given.json)),
     keep: given.keep ?? false,
     all: given.all ?? false,
+    failover: given.failover ?? false,
     redisUrl: env["REDIS_URL"] || null,
   };
   return {
@@ -96,7 +102,17 @@ function parse(args: string[]) {
     const flag = { type: "boolean" } as const;
     return parseArgs({
       args,
-      options: { image: text, prompt: text, json: text, provider: text, out: text, keep: flag, all: flag, help: flag },
+      options: {
+        image: text,
+        prompt: text,
+        json: text,
+        provider: text,
+        out: text,
+        keep: flag,
+        all: flag,
+        failover: flag,
+        help: flag,
+      },
     }).values;
   } catch (error) {
     const [what = ""] = (error instanceof Error ? error.message : String(error)).split(". ");

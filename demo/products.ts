@@ -20,6 +20,8 @@ const USER = "ada";
 const PURSE = 20_000;
 const ASK_EVERY_MS = 300;
 const PHOTOS = 5;
+/** A generation with what the app's training made. */
+const OWN_MODEL = "own model";
 
 export interface Visit {
   readonly app: string;
@@ -54,12 +56,30 @@ export async function visitProducts(
 ): Promise<Visits> {
   const db = connect(addresses.database, { max: 2, name: "demo" });
   try {
-    const visits = (await Promise.all(apps.map((app) => visit(app, db, addresses, folder, halted, onVisit)))).flat();
+    const onEnd = inTurn(onVisit);
+    const visits = (await Promise.all(apps.map((app) => visit(app, db, addresses, folder, halted, onEnd)))).flat();
     const bill = addresses.sandbox ? await readBill(addresses.sandbox) : [];
     return { visits, ledger: await ledgerDrift(db), bill };
   } finally {
     await disconnect(db);
   }
+}
+
+/** With null: there will be none. */
+type OnEnd = (app: App, what: string, visit: Visit | null) => void;
+
+/** Tells each as soon as those before it were told: by apps and their kinds, whichever ends first. */
+function inTurn(onVisit: (visit: Visit) => void): OnEnd {
+  const line = apps.flatMap((app) => [...kindsOf(app), OWN_MODEL].map((what) => `${app.id} ${what}`));
+  const ended = new Map<string, Visit | null>();
+  let told = 0;
+  return (app, what, visit) => {
+    ended.set(`${app.id} ${what}`, visit);
+    for (let next = line[told]; next !== undefined && ended.has(next); next = line[++told]) {
+      const due = ended.get(next);
+      if (due) onVisit(due);
+    }
+  };
 }
 
 async function visit(
@@ -68,7 +88,7 @@ async function visit(
   addresses: Addresses,
   folder: string,
   halted: AbortSignal,
-  onVisit: (visit: Visit) => void,
+  onEnd: OnEnd,
 ): Promise<Visit[]> {
   const client = makeClient(addresses.api, await createKey(db, app.id, "demo"), halted);
   await client.grant(USER, PURSE, `demo-${app.id}`);
@@ -82,14 +102,17 @@ async function visit(
     }
     const files = await saveFiles(client, job, `${app.id}-${what.replaceAll(" ", "-")}`, folder);
     const done = { app: app.id, what, job, files };
-    onVisit(done);
+    onEnd(app, what, done);
     return done;
   };
   const first = await Promise.all(kindsOf(app).map((kind) => run(errandFor(app, kind, uploads))));
   const trained = first.find(({ what, job }) => what === "training" && job.status === "completed");
-  if (!trained || !kindsOf(app).includes("generation")) return first;
+  if (!trained || !kindsOf(app).includes("generation")) {
+    onEnd(app, OWN_MODEL, null);
+    return first;
+  }
   const input = { prompt: "a portrait in front of the sea", trainedModel: trained.job.id };
-  return [...first, await run({ what: "own model", body: { kind: "generation", user: USER, input } })];
+  return [...first, await run({ what: OWN_MODEL, body: { kind: "generation", user: USER, input } })];
 }
 
 /** The first worked example of the kind that the default plan can have, with real files. */

@@ -46,7 +46,7 @@ export const MONEY_BUGS: readonly Bug[] = [
     patches: [
       {
         file: "src/api/ordering.ts",
-        find: "    fingerprint: fingerprint(body),",
+        find: "    fingerprint: sentFingerprint(body),",
         replace: "    fingerprint: fingerprint({ ...body, at: Date.now() }),",
       },
     ],

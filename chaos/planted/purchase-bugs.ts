@@ -63,7 +63,7 @@ export const PURCHASE_BUGS: readonly Bug[] = [
       },
       {
         file: "src/domain/absence.ts",
-        find: "return new Date(sendBefore.getTime() + SENDER_GRACE_MS);",
+        find: "return new Date(sendBefore.getTime() + graceMs);",
         replace: "return new Date(sendBefore.getTime() - SEND_WINDOW_MS);",
       },
     ],

@@ -6,6 +6,8 @@ import struct
 import urllib.request
 import zlib
 
+CHECKER = "Falconsai/nsfw_image_detection"  # neither FLUX.1 nor SDXL has a checker in diffusers
+MOST_NSFW = 0.85  # of 1; what is above is held back
 
 
 def diffusion():
@@ -13,6 +15,9 @@ def diffusion():
     import torch
     from diffusers import AutoPipelineForImage2Image, AutoPipelineForText2Image
     from diffusers.utils import load_image
+    from transformers import pipeline
+
+    classify = pipeline("image-classification", model=CHECKER, device="cuda")
 
     name = os.environ.get("MODEL", "black-forest-labs/FLUX.1-dev")
     from_text = AutoPipelineForText2Image.from_pretrained(name, torch_dtype=torch.bfloat16).to("cuda")
@@ -42,10 +47,21 @@ def diffusion():
             if order.get("lora_weights"):
                 from_text.unload_lora_weights()
         file = io.BytesIO()
+        image = checked(image, classify, order)
         image.save(file, {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}[extension], quality=order.get("quality", 90))
         return [(extension, file.getvalue())]
 
     return paint
+
+
+def checked(image, classify, order):
+    """The image. Raises for what is to be held back, in words by which Darkroom knows a refused content."""
+    if not order.get("safety", True):
+        return image
+    marked = max((each["score"] for each in classify(image) if each["label"] == "nsfw"), default=0.0)
+    if marked > MOST_NSFW:
+        raise ValueError("NSFW content detected: the safety checker held the picture back")
+    return image
 
 
 def _fetched(url, path):

@@ -61,7 +61,9 @@ function list(world: World, state: State, run: Run): Seen[] {
   if (!(run.status === "unknown" || (missing && guards.orphanLooks))) return [];
   if (!world.listIsReadable && (guards.unlistable || missing)) return [];
   const job = world.life.job(state.job);
-  const isUnanswered = (each: Run) => each.providerRunId === null && ["submitting", "unknown"].includes(each.status);
+  const isUnanswered = (each: Run) =>
+    each.providerRunId === null &&
+    (each.status === "unknown" || (each.status === "submitting" && each.sendBefore !== null));
   if (missing && guards.twins && job.runs.some(isUnanswered)) return [];
   const ids = job.runs.map((each) => each.providerRunId);
   const theirs = state.theirs.filter(
