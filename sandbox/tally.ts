@@ -18,8 +18,6 @@ const DOORS: Readonly<Record<FaceName, { readonly prefix: string; readonly path:
   poe: { prefix: "/poe/", path: /^chat\/completions$/ },
 };
 
-export type Tally = ReturnType<typeof makeTally>;
-
 /** Counts requests for something to be made, also those that were refused, and those that nobody answered. */
 export function makeTally() {
   let counts = fresh();

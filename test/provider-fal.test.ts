@@ -456,6 +456,7 @@ describe("on the wire", () => {
   test.each<[number, unknown, string]>([
     [403, { detail: "User is locked. Reason: TOP_UP." }, "provider_no_credit"],
     [403, { detail: "User is locked. Reason: Admin lock. Please contact support@fal.ai" }, "provider_auth"],
+    [403, { detail: "You have no access to this model" }, "model_not_found"],
     [402, { detail: "Payment required" }, "provider_no_credit"],
     [401, { detail: "No balance, and no key either" }, "provider_auth"],
     [404, { detail: "Application not found" }, "model_not_found"],

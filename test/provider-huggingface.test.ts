@@ -381,6 +381,7 @@ describe("what only the real one says", () => {
       "model_not_found",
     ],
     ["a token without the permission", 403, { error: "No sufficient permissions" }, "declined", "provider_auth"],
+    ["a gated model", 403, { error: "Access to model x/y is restricted" }, "declined", "model_not_found"],
     ["a file too large", 413, { error: "Payload too large" }, "declined", "input_too_large"],
     ["an upstream's refusal", 422, { error: { message: "steps", type: "invalid" } }, "declined", "input_refused"],
     ["a content policy", 422, { error: { message: "Violates content policy" } }, "completed", "content_refused"],

@@ -263,6 +263,7 @@ describe("what only the real one says", () => {
   test.each<[number, unknown, string, string]>([
     [403, { error: { message: "Blocked", type: "moderation_refusal", code: 403 } }, "completed", "content_refused"],
     [403, { error: { message: "Not yours", type: "permission_error", code: null } }, "declined", "provider_auth"],
+    [403, { error: { message: "No access to this bot", type: "permission_error" } }, "declined", "model_not_found"],
     [404, { error: { message: "No such bot", type: "not_found_error", code: 404 } }, "declined", "model_not_found"],
     [413, { error: { message: "Too large", type: "request_too_large" } }, "declined", "input_too_large"],
     [529, { error: { message: "Busy", type: "overloaded_error", code: 529 } }, "postponed", "provider_unavailable"],

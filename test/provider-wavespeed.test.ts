@@ -468,6 +468,7 @@ describe("against odd answers", () => {
     ["401", [401, { code: 401, message: "no" }], "provider_auth"],
     ["402", [402, { code: 402, message: "no" }], "provider_no_credit"],
     ["403", [403, { code: 403, message: "this key may not" }], "provider_auth"],
+    ["403 of one model", [403, { code: 403, message: "this model is not for you" }], "model_not_found"],
     ["403 for want of money", [403, { code: 403, message: "Insufficient credits" }], "provider_no_credit"],
     ["400 for want of money", [400, { code: 400, message: "insufficient balance" }], "provider_no_credit"],
     ["404", [404, { code: 404, message: "no" }], "model_not_found"],

@@ -67,6 +67,7 @@ const wanted = (over: Partial<Wanted> = {}): Wanted => ({
   deadlineAt: later(3_600),
   hasImage: false,
   isTrained: false,
+  isSafe: false,
   filmSeconds: 0,
   ...over,
 });
@@ -160,6 +161,11 @@ describe("who is asked first", () => {
       why: "replicate: the only one with this model; fal cannot load the user's trained weights",
     });
     expect(line(["huggingface", "replicate"], { alias: "sdxl", isTrained: true }).names).toEqual(["replicate"]);
+  });
+
+  test("what a safety checker has to look at is not sold by who has none", () => {
+    expect(line(["huggingface", "replicate"], { alias: "flux-schnell" }).names).toEqual(["huggingface", "replicate"]);
+    expect(line(["huggingface", "replicate"], { alias: "flux-schnell", isSafe: true }).names).toEqual(["replicate"]);
   });
 
   test("is who has a route for what starts from a picture", () => {

@@ -3,7 +3,7 @@ import type { Db } from "../db/client.ts";
 import { type Pause, type ProviderState, readProviderStates } from "../db/provider-states.ts";
 import { type App, routingOf } from "../domain/app.ts";
 import { type Model, modelsOf, type Route } from "../domain/catalogue.ts";
-import type { Fitted } from "../domain/request.ts";
+import { type Fitted, isSafe } from "../domain/request.ts";
 import { canTake, type Form, isMeant, namesOf, type Providers, routesOn } from "../domain/routing.ts";
 import { ServiceError } from "../errors.ts";
 
@@ -20,7 +20,7 @@ export interface CatalogueReader {
   /** What is known of the accounts; at most 2 s old. */
   accounts(): Promise<readonly ProviderState[]>;
   /** Throws model_gone when no provider of this deployment has the model for such an order, or none any more. */
-  checkThere(app: App, fitted: Pick<Fitted, "kind" | "model" | "files" | "trainedModel">): Promise<void>;
+  checkThere(app: App, fitted: Pick<Fitted, "kind" | "model" | "files" | "input" | "trainedModel">): Promise<void>;
   /**
    * Throws provider_paused when every account that may serve it is paused; at most 2 s late. A pause that nobody has
    * tried to end although it was time lets submissions through: one of them will. A provider that only does not answer
@@ -38,17 +38,18 @@ export function readCatalogue(db: Db, providers: Providers): CatalogueReader {
   return {
     states,
     accounts,
-    async checkThere(app, { kind, model, files, trainedModel }) {
+    async checkThere(app, { kind, model, files, input, trainedModel }) {
       const current = await states();
-      const form = { hasImage: "image" in files, isTrained: trainedModel !== null };
+      const form = { hasImage: "image" in files, isTrained: trainedModel !== null, isSafe: isSafe(input) };
       if (!isGone(model, current, form)) return;
+      const isUnchecked = form.isSafe && !isGone(model, current, { ...form, isSafe: false });
       const allowed = app.models[kind]?.allowed;
       const there = modelsOf(kind)
         .filter((each) => (allowed?.includes(each.alias) ?? true) && !isGone(each, current, form))
         .map(({ alias }) => alias);
       throw new ServiceError(
         "model_gone",
-        `${providers.some((account) => routesOn(account, model).some((route) => canTake(route, form))) ? "The provider no longer has" : "No provider of this deployment has"} the model ${model.alias}${form.hasImage && model.limits.image === "optional" ? " for what starts from a picture" : ""}. ${there.length > 0 ? `Name another one for ${kind}: ${there.join(", ")}` : `No other model for ${kind} is there at the moment: try again later`}. Nothing was charged.`,
+        `${providers.some((account) => routesOn(account, model).some((route) => canTake(route, form))) ? "The provider no longer has" : "No provider of this deployment has"} the model ${model.alias}${form.hasImage && model.limits.image === "optional" ? " for what starts from a picture" : ""}${isUnchecked ? " with a safety checker" : ""}. ${there.length > 0 ? `Name another one for ${kind}: ${there.join(", ")}` : `No other model for ${kind} is there at the moment: try again later`}. Nothing was charged.`,
         {
           fields: [{ pointer: "/model", detail: `is gone; there are: ${there.join(", ") || "none"}` }],
           facts: { models: there },

@@ -242,6 +242,7 @@ function choicesNow(
     deadlineAt: new Date(circumstances.now.getTime() + seconds * 1_000),
     hasImage: model.limits.image === "required",
     isTrained: false,
+    isSafe: app.safety !== "off",
     filmSeconds: Math.min(5, model.limits.seconds?.max ?? 0),
   });
 }

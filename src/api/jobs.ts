@@ -225,7 +225,7 @@ export const jobRoutes: Routes = (app, services) => {
 };
 
 /** The queue is only a doorbell: when it does not answer, the sweep wakes the job. */
-export async function wakeSoon(
+async function wakeSoon(
   { queues, logger }: ApiServices,
   id: string,
   { kind, epoch }: { kind: (typeof KINDS)[number]; epoch: number },

@@ -48,6 +48,8 @@ const poe = of("poe");
 const OWN_GPU = perSecond(111);
 const WORDS = { image: false } as const;
 const PICTURE = { image: true } as const;
+/** Nobody says that there is a safety checker, or lets one be asked for. */
+const UNCHECKED = { safety: false } as const;
 
 const IMAGE_FORMATS = ["webp", "jpg", "png"] as const;
 const TRAINING_RESOLUTIONS = [512, 768, 1024, 1536] as const;
@@ -66,7 +68,7 @@ export const MODELS: readonly Model[] = [
       falAi("fal-ai/flux/schnell", fal.flux, perMegapixel(3_000)),
       waveSpeed("wavespeed-ai/flux-schnell", waveSpeedSchnell, each(3_000)),
       runpod("black-forest-labs-flux-1-schnell", runpodFlux, perMegapixel(2_400)),
-      huggingFace("hf-inference/black-forest-labs/FLUX.1-schnell", hfInference, each(500)),
+      huggingFace("hf-inference/black-forest-labs/FLUX.1-schnell", hfInference, each(500), UNCHECKED),
       poe("FLUX-schnell", poePicture, each(3_000)),
     ],
     limits: { steps: { min: 1, max: 4, default: 4 }, aspectRatios: FLUX_RATIOS, formats: IMAGE_FORMATS },
@@ -84,7 +86,7 @@ export const MODELS: readonly Model[] = [
       waveSpeed("wavespeed-ai/flux-dev", waveSpeedFlux, each(12_000)),
       runpod("black-forest-labs-flux-1-dev", runpodFlux, perMegapixel(20_000), WORDS),
       runpod("own/flux-dev", ownFlux, OWN_GPU),
-      huggingFace("hf-inference/black-forest-labs/FLUX.1-dev", hfInference, each(1_200), WORDS),
+      huggingFace("hf-inference/black-forest-labs/FLUX.1-dev", hfInference, each(1_200), { ...WORDS, ...UNCHECKED }),
       poe("FLUX-dev", poePicture, each(25_000), WORDS),
     ],
     limits: {
@@ -148,6 +150,7 @@ export const MODELS: readonly Model[] = [
       runpod("own/sdxl", ownSdxl, OWN_GPU, { trained: false }),
       huggingFace("hf-inference/stabilityai/stable-diffusion-xl-base-1.0", hfInference, each(1_200), {
         ...WORDS,
+        ...UNCHECKED,
         trained: false,
       }),
     ],

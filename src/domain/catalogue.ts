@@ -20,9 +20,10 @@ export interface Route {
   readonly model: string;
   /**
    * What it does not take of what the model can do: `image` true, only asks that start from a picture, false, only those
-   * that do not; `trained` false, no trained models. Absent: all of it.
+   * that do not; `trained` false, no trained models; `safety` false, only asks without a safety checker, as it has none.
+   * Absent: all of it.
    */
-  readonly takes?: { readonly image?: boolean; readonly trained?: false };
+  readonly takes?: { readonly image?: boolean; readonly trained?: false; readonly safety?: false };
   /** The provider's input for what is asked. Pure: the same ask gives the same input. */
   input(ask: Ask): Readonly<Record<string, unknown>>;
   readonly costs: readonly [Cost, ...Cost[]];

@@ -224,3 +224,7 @@ function networkOf(address: string): string {
     .flatMap((group) => [Number.parseInt(group, 16) >> 8, Number.parseInt(group, 16) & 255])
     .join(".");
 }
+
+/** Whether the model's safety checker is to look at it: frozen in the job's input, by the app's word or the caller's. */
+export const isSafe = (input: unknown): boolean =>
+  !(typeof input === "object" && input !== null && "safety" in input && input.safety === false);

@@ -74,6 +74,8 @@ export interface Wanted {
   readonly hasImage: boolean;
   /** Whether it is to be made with a model of the user's. */
   readonly isTrained: boolean;
+  /** Whether a safety checker has to look at it: some routes have none. */
+  readonly isSafe: boolean;
   /** Of a film, in seconds. */
   readonly filmSeconds: number;
   /** Of a picture; absent: one. */
@@ -141,10 +143,12 @@ export function choose(circumstances: Circumstances, wanted: Wanted): Choices {
 }
 
 /** What an order starts from. */
-export type Form = Pick<Wanted, "hasImage" | "isTrained">;
+export type Form = Pick<Wanted, "hasImage" | "isTrained" | "isSafe">;
 
-export const canTake = ({ takes = {} }: Pick<Route, "takes">, { hasImage, isTrained }: Form): boolean =>
-  (takes.image === undefined || takes.image === hasImage) && (takes.trained !== false || !isTrained);
+export const canTake = ({ takes = {} }: Pick<Route, "takes">, { hasImage, isTrained, isSafe }: Form): boolean =>
+  (takes.image === undefined || takes.image === hasImage) &&
+  (takes.trained !== false || !isTrained) &&
+  (takes.safety !== false || !isSafe);
 
 /** Why an account cannot be asked at all; null: it can. */
 function barOf(account: Account, { only, routing }: Wanted): string | null {

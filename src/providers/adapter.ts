@@ -50,3 +50,11 @@ export function isLoopback(url: string): boolean {
   const { hostname } = new URL(url);
   return hostname === "localhost" || hostname === "[::1]" || hostname.startsWith("127.");
 }
+
+/**
+ * What a 403 is about: one model that the account may not use, which others sell, or the account itself, which is given
+ * no orders then until it is in order again.
+ */
+export function codeOfForbidden(words: string): "model_not_found" | "provider_auth" {
+  return /\b(gated|models?|bots?|endpoints?)\b/i.test(words) ? "model_not_found" : "provider_auth";
+}

@@ -14,7 +14,7 @@ import {
   type RunRef,
   WebhookRefused,
 } from "../domain/provider.ts";
-import { type Adapter, type AdapterOptions, isLoopback } from "./adapter.ts";
+import { type Adapter, type AdapterOptions, codeOfForbidden, isLoopback } from "./adapter.ts";
 import { isVerdict, modelFailure, type Problem, problemIn, verdictOf, wordsOf } from "./fal-result.ts";
 import { checkFalWebhook, makeFalKeys } from "./fal-webhook.ts";
 import { ask, type Call, parseJson, type Reply, retryAfterMs, sendOnce } from "./http.ts";
@@ -44,7 +44,7 @@ const Upload = z.object({ upload_url: z.url(), file_url: z.url() });
 const Delivered = z.object({ request_id: Id, status: z.string() });
 
 /** fal's queue. A run is known there by its request id, below the application that its model belongs to. */
-export function makeFal(options: AdapterOptions): Provider {
+function makeFal(options: AdapterOptions): Provider {
   const { name, token, onCall, onStrange = () => {} } = options;
   const base = options.baseUrl.replace(/\/+$/, "");
   const { queue, rest } = hostsOf(base);
@@ -250,7 +250,8 @@ function refusalOf(status: number, { detail }: Problem): FailureCode {
   if (status === 401 || status === 403) {
     // "User is locked. Reason: Exhausted balance. Top up your balance at …", and also "Reason: TOP_UP."
     const isAboutMoney = typeof detail === "string" && /balance|top.?up|credit|billing/i.test(detail);
-    return status === 403 && isAboutMoney ? "provider_no_credit" : "provider_auth";
+    if (status === 403 && isAboutMoney) return "provider_no_credit";
+    return status === 403 && typeof detail === "string" ? codeOfForbidden(detail) : "provider_auth";
   }
   if (status === 404) return "model_not_found";
   if (status === 413) return "input_too_large";

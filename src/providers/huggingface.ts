@@ -14,7 +14,7 @@ import {
   type RunRef,
   WebhookRefused,
 } from "../domain/provider.ts";
-import { type Adapter, type AdapterOptions, isLoopback } from "./adapter.ts";
+import { type Adapter, type AdapterOptions, codeOfForbidden, isLoopback } from "./adapter.ts";
 import { isVerdict, verdictOf } from "./fal-result.ts";
 import { ask, type Call, parseJson, type Reply, retryAfterMs, sendOnce } from "./http.ts";
 import { failureOf, Problem, pathOfRun, picturesIn, QueueStatus, wordsIn } from "./huggingface-reply.ts";
@@ -94,7 +94,10 @@ function make(options: AdapterOptions): Provider {
       const isRefusal = Problem.safeParse(parseJson(reply.body)).success;
       // 403: the token lacks the permission, or the model is gated.
       if ((reply.status === 401 || reply.status === 403) && isRefusal)
-        return declined("provider_auth", words(reply.body));
+        return declined(
+          reply.status === 401 ? "provider_auth" : codeOfForbidden(wordsIn(reply.body)),
+          words(reply.body),
+        );
       if (reply.status === 404 && isRefusal) {
         models.delete(model);
         return declined("model_not_found", `${at.id}: ${words(reply.body)}`);
@@ -282,7 +285,8 @@ function refusalOf({ status, body }: Reply): { readonly code: FailureCode } | nu
   const text = wordsIn(body);
   const said = failureOf(text);
   if (said === "content_refused" || status >= 500) return { code: said };
-  if (status === 401 || status === 403) return { code: "provider_auth" };
+  if (status === 401) return { code: "provider_auth" };
+  if (status === 403) return { code: codeOfForbidden(text) };
   if (status === 402) return { code: "provider_no_credit" };
   if (status === 404 || /not supported by provider/i.test(text)) return { code: "model_not_found" };
   if (status === 413) return { code: "input_too_large" };

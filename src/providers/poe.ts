@@ -12,7 +12,7 @@ import {
   type Resolved,
   WebhookRefused,
 } from "../domain/provider.ts";
-import { type Adapter, type AdapterOptions, isLoopback } from "./adapter.ts";
+import { type Adapter, type AdapterOptions, codeOfForbidden, isLoopback } from "./adapter.ts";
 import { ask, type Call, parseJson, type Reply, retryAfterMs, sendOnce } from "./http.ts";
 
 const TOTAL_MS = 15_000;
@@ -205,7 +205,8 @@ function codeOf({ message, type, code }: Problem, status: number): FailureCode {
   if (type === "moderation_refusal" || HELD_BACK.test(`${code} ${message}`)) return "content_refused";
   if (status >= 500) return failureOf(message);
   if (code === "model_not_found" || status === 404) return "model_not_found";
-  if (status === 401 || status === 403) return "provider_auth";
+  if (status === 401) return "provider_auth";
+  if (status === 403) return codeOfForbidden(message);
   if (status === 402) return "provider_no_credit";
   if (status === 413) return "input_too_large";
   return "input_refused";

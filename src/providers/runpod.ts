@@ -16,7 +16,7 @@ import {
   type RunRef,
   WebhookRefused,
 } from "../domain/provider.ts";
-import { type Adapter, type AdapterOptions, isLoopback } from "./adapter.ts";
+import { type Adapter, type AdapterOptions, codeOfForbidden, isLoopback } from "./adapter.ts";
 import { ask, type Call, parseJson, type Reply, retryAfterMs, sendOnce } from "./http.ts";
 import { ENDED, failureOf, Job, lookOf } from "./runpod-job.ts";
 
@@ -254,7 +254,7 @@ function refusalOf(status: number, body: string, said: string): FailureCode | nu
   if (status === 404 && !isPage(body)) return "model_not_found";
   if (problemIn(body) === null) return null;
   if (status === 402) return "provider_no_credit";
-  if (status === 403) return "provider_auth";
+  if (status === 403) return codeOfForbidden(said);
   if (status === 413) return "input_too_large";
   if (status !== 400 && status !== 422) return null;
   if (/insufficient (balance|credit|fund)/i.test(said)) return "provider_no_credit";

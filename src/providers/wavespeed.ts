@@ -17,7 +17,7 @@ import {
   type RunRef,
   WebhookRefused,
 } from "../domain/provider.ts";
-import { type Adapter, type AdapterOptions, isLoopback } from "./adapter.ts";
+import { type Adapter, type AdapterOptions, codeOfForbidden, isLoopback } from "./adapter.ts";
 import { ask, type Call, parseJson, type Reply, retryAfterMs, sendOnce } from "./http.ts";
 import { failureOf, isEnded, ListedPrediction, likeness, lookOf, Prediction } from "./wavespeed-prediction.ts";
 import { checkWaveSpeedWebhook, waveSpeedKeyOf } from "./wavespeed-webhook.ts";
@@ -277,7 +277,7 @@ function answerOf(reply: Reply, words: string): Answer {
   if (reply.status === 429 || envelope?.code === 429) return postponed("rate_limited", words, retryAfterMs(reply));
   // With an id it exists, whatever else is said: 5004 only means that nobody waits for it any more.
   const created = Created.safeParse(envelope?.data);
-  if (reply.status < 300 && created.success) return { outcome: "submitted", providerRunId: created.data.id };
+  if (reply.status < 500 && created.success) return { outcome: "submitted", providerRunId: created.data.id };
 
   const verdict = verdictOf(reply);
   const isRefusal = (verdict >= 400 && verdict < 500) || (verdict >= 1_000 && verdict < 2_000);
@@ -292,7 +292,8 @@ const BLAMES_BALANCE =
 
 function refusalOf(verdict: number, words: string): FailureCode {
   if (verdict === 402 || ([400, 403].includes(verdict) && BLAMES_BALANCE.test(words))) return "provider_no_credit";
-  if (verdict === 401 || verdict === 403) return "provider_auth";
+  if (verdict === 401) return "provider_auth";
+  if (verdict === 403) return codeOfForbidden(words);
   if (verdict === 404) return "model_not_found";
   if (verdict === 413) return "input_too_large";
   return failureOf(verdict, words) === "content_refused" ? "content_refused" : "input_refused";

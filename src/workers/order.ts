@@ -7,6 +7,7 @@ import { kindOf } from "../domain/kinds/all.ts";
 import type { TrainedRef } from "../domain/kinds/kind.ts";
 import { ARCHIVE_FIELD } from "../domain/kinds/training.ts";
 import { type Declined, OfferRefused, type Postponed, type Provider } from "../domain/provider.ts";
+import { isSafe } from "../domain/request.ts";
 import type { Choice } from "../domain/routing.ts";
 import type { Run } from "../domain/run.ts";
 import { asOrdered } from "../domain/suffix.ts";
@@ -95,9 +96,6 @@ function destinationOf({ appId, userId }: JobRecord): string {
   const place = createHash("sha256").update(userId).digest().readUInt32BE(0) % DESTINATIONS_OF_AN_APP;
   return `${appId.slice(0, 30)}-${place}`;
 }
-
-const isSafe = (input: unknown) =>
-  !(typeof input === "object" && input !== null && "safety" in input && input.safety === false);
 
 /** The user's trained model: in our store, or with the one account that made it and keeps it to itself. */
 export type Trained = { readonly triggerWord: string } & (

@@ -4,6 +4,7 @@ import { type JobRecord, timeBy } from "../db/jobs.ts";
 import { noteAnswer, returnTurn, takeTurn } from "../db/provider-states.ts";
 import { failure } from "../domain/failure.ts";
 import { type Answer, type Declined, isOfferRefusal, type Postponed, ProviderUnreachable } from "../domain/provider.ts";
+import { isSafe } from "../domain/request.ts";
 import { type Account, type Choice, type Choices, choose, reroute, type Wanted, whyOf } from "../domain/routing.ts";
 import type { Run } from "../domain/run.ts";
 import { isAccountTrouble } from "../domain/turns.ts";
@@ -82,6 +83,7 @@ function wantedOf(services: Services, record: JobRecord, { id, variant, trained,
     deadlineAt: job.deadlineAt,
     hasImage: "image" in files,
     isTrained: trained !== null,
+    isSafe: isSafe(input),
     ...sizesOf(input),
     only: sentTo
       ? { provider: sentTo.provider, because: "was not sent the training before" }
