@@ -11,6 +11,8 @@ const FOLDER = fileURLToPath(new URL("recorded/", import.meta.url));
 
 /** One file of recorded/<api>/: answers of the real provider, and what is to be read in them. */
 const Recording = z.strictObject({
+  /** What somebody has seen, byte for byte, or what the documentation says that it would look like. */
+  kind: z.enum(["recording", "documented"]).default("documented"),
   /** Where the answers come from. */
   source: z.string().min(10),
   /** A sentence that goes on from the provider's name. */
@@ -45,7 +47,8 @@ export async function recordedCases(api: string): Promise<readonly Case[]> {
   return await Promise.all(
     names.map(async (name) => {
       const recording = Recording.parse(JSON.parse(await readFile(folder + name, "utf8")));
-      return it(`as recorded: ${recording.says}`, (bench) => replay(bench, recording));
+      const as = recording.kind === "recording" ? "as recorded" : "as documented";
+      return it(`${as}: ${recording.says}`, (bench) => replay(bench, recording));
     }),
   );
 }
