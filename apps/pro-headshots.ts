@@ -62,8 +62,8 @@ export const proHeadshots: App = {
     // The guide's model_type is sdxl-lora.
     training: { default: "sdxl-lora-trainer", allowed: ["sdxl-lora-trainer", "flux-lora-trainer"] },
   },
-  // "Replicate + RunPod for scale."
-  routing: { generation: { by: "order", order: ["replicate", "runpod"] } },
+  // No routing: AI_PRIMARY_PROVIDER and AI_SECONDARY_PROVIDER say who is first, "Replicate + RunPod for scale". Who would
+  // be late with the queue that he has is passed over, and of several GPUs of one provider the cheapest comes first.
   safety: "on",
   minSuccess: {},
   deadlineSeconds: {},

@@ -44,7 +44,7 @@ export const HARDWARE = [
 ] as const;
 const A100_SECOND: Price = { per: "second", usd: 0.0014 };
 const L40S_SECOND: Price = { per: "second", usd: 0.000975 };
-const H100_SECOND: Price = { per: "second", usd: 0.001525 };
+export const H100_SECOND: Price = { per: "second", usd: 0.001525 };
 const H100_8X_SECOND: Price = { per: "second", usd: 0.0122 };
 
 const RATIOS = ["1:1", "16:9", "21:9", "3:2", "2:3", "4:5", "5:4", "3:4", "4:3", "9:16", "9:21"] as const;

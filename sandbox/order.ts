@@ -16,6 +16,8 @@ export interface Order {
   readonly input: Input;
   readonly inputBytes: number;
   readonly destination: string | null;
+  /** The name of the deployment that runs it, where one does. */
+  readonly deployment?: string;
   readonly webhook: string | null;
   readonly events: readonly WebhookEvent[] | null;
   readonly cancelAfterMs: number | null;
@@ -84,6 +86,7 @@ export function makeRun(
     inputBytes: order.inputBytes,
     values,
     destination: order.destination,
+    deployment: order.deployment ?? null,
     webhook: order.webhook,
     events: order.events,
     origin: order.origin,

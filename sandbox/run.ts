@@ -40,6 +40,8 @@ export interface Run {
   values: Values;
   /** A training's "owner/name" to be. */
   readonly destination: string | null;
+  /** The name of the deployment that runs it. */
+  readonly deployment: string | null;
   readonly webhook: string | null;
   readonly events: readonly WebhookEvent[] | null;
   /** "http://127.0.0.1:1234", as the caller addressed us; URLs in answers begin with it. */
@@ -81,6 +83,7 @@ export function portrait(run: Run, clock: Clock, keptMs: number, door: "predicti
     id: run.id,
     model: run.model,
     version: run.version,
+    ...(run.deployment === null ? {} : { deployment: run.deployment }),
     input: removed ? {} : run.input,
     logs: removed ? "" : logs(run, now),
     output: removed ? null : run.output,

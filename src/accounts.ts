@@ -38,7 +38,13 @@ type Keys = Pick<
 
 type Names = Pick<
   Partial<Environment>,
-  "AI_PROVIDER" | "AI_SECONDARY_PROVIDER" | "IMAGE_PROVIDER" | "VIDEO_PROVIDER" | "RUNPOD_ENDPOINTS" | "SANDBOX_URL"
+  | "AI_PROVIDER"
+  | "AI_SECONDARY_PROVIDER"
+  | "IMAGE_PROVIDER"
+  | "VIDEO_PROVIDER"
+  | "REPLICATE_DEPLOYMENTS"
+  | "RUNPOD_ENDPOINTS"
+  | "SANDBOX_URL"
 >;
 
 /** What an adapter is to be made of; see AdapterOptions. */
@@ -65,7 +71,7 @@ export interface Accounts {
 export const PROVIDER_NAME = new RegExp(
   `^(sandbox(:(${VENDORS.map(({ api }) => api).join("|")})(_[2-9])?)?|(${VENDORS.map(({ api }) => api).join("|")})(_\\w{1,20})?)$`,
 );
-export const PROVIDER_NAMES = `${VENDORS.map(({ api }) => api).join(", ")}; one account of it, such as replicate_2 or runpod_a40; sandbox, or one face of it, such as sandbox:fal`;
+export const PROVIDER_NAMES = `${VENDORS.map(({ api }) => api).join(", ")}; one account of it, such as replicate_2, replicate_own or runpod_a40; sandbox, or one face of it, such as sandbox:fal`;
 
 /** Their kinds, by the variable that names who serves them. */
 const KINDS_OF: Readonly<Record<"IMAGE_PROVIDER" | "VIDEO_PROVIDER", readonly KindName[]>> = {
@@ -88,7 +94,7 @@ export function readAccounts(env: Names & Keys): Accounts {
         named.map(({ name }) => name),
       )
     : realAccounts(env);
-  const own = ownEndpoints(env, plain, problems);
+  const own = [...ownDeployments(env, plain, problems), ...ownEndpoints(env, plain, problems)];
   const all = [...plain, ...own];
   const order = named.map(({ name }) => accountName(name));
   const rank = (each: AccountPlan) => {
@@ -153,6 +159,51 @@ function realAccounts(env: Keys): AccountPlan[] {
   );
 }
 
+/** The names that the catalogue has for what accounts of this api may have of their own. */
+function ownModels(api: string): string[] {
+  const its = CATALOGUE.flatMap(({ routes }) => routes.filter((route) => route.api === api));
+  return [...new Set(its.map(({ model }) => model).filter((name) => name.startsWith("own/")))];
+}
+
+/** own/flux-dev=acme/my-flux:0.001525, the dollars of a second on its hardware, which are not nothing. */
+export const DEPLOYMENT =
+  /^(own\/[\w.-]{1,60})=(\w[\w.-]{0,99}\/\w[\w.-]{0,99}):(?=[\d.]*[1-9])(\d{1,2}(?:\.\d{1,9})?)$/;
+
+/** Deployments are an account, with the first token: they have one price, and models that no other account has. */
+function ownDeployments(env: Names, plain: readonly AccountPlan[], problems: string[]): AccountPlan[] {
+  const given = env.REPLICATE_DEPLOYMENTS ?? [];
+  if (given.length === 0) return [];
+  const host = plain.find(({ api }) => api === "replicate");
+  if (!host)
+    problems.push(
+      "REPLICATE_API_TOKEN is missing: REPLICATE_DEPLOYMENTS names deployments. Make a token at https://replicate.com/account/api-tokens.",
+    );
+  const known = ownModels("replicate");
+  const endpoints: Record<string, string> = {};
+  let usd: number | null = null;
+  for (const each of given) {
+    const [, model = "", deployment = "", price] = DEPLOYMENT.exec(each) ?? [];
+    const twin = endpoints[model];
+    if (twin !== undefined)
+      problems.push(
+        `REPLICATE_DEPLOYMENTS names ${model} twice: ${twin} and ${deployment}. Leave one out: give it more instances.`,
+      );
+    if (!known.includes(model))
+      problems.push(
+        `REPLICATE_DEPLOYMENTS names ${model}, which no model of the catalogue has: one of ${known.join(", ")}.`,
+      );
+    if (usd !== null && usd !== Number(price))
+      problems.push(
+        `REPLICATE_DEPLOYMENTS says of a second that it costs $${usd} and $${Number(price)}. Say one: they are one account.`,
+      );
+    endpoints[model] = deployment;
+    usd = Number(price);
+  }
+  if (!host || usd === null) return [];
+  const name = `${host.name}_own`;
+  return [{ ...host, name, endpoints, models: Object.keys(endpoints), secondMicroUsd: usd * 1_000_000 }];
+}
+
 /** own/flux-dev@A40=abc123, or with the price of an hour behind it: own/flux-dev@H100=abc123:2.99. */
 export const ENDPOINT = /^(own\/[\w.-]{1,60})@(\w{1,20})=([\w-]{1,60})(?::(\d{1,4}(?:\.\d{1,6})?))?$/;
 
@@ -162,9 +213,7 @@ function ownEndpoints(env: Names, plain: readonly AccountPlan[], problems: strin
   const given = env.RUNPOD_ENDPOINTS ?? [];
   if (given.length > 0 && !host)
     problems.push("RUNPOD_API_KEY is missing: RUNPOD_ENDPOINTS names endpoints. Make a key in RunPod's console.");
-  const known = CATALOGUE.flatMap(({ routes }) => routes.map(({ model }) => model)).filter((name) =>
-    name.startsWith("own/"),
-  );
+  const known = ownModels("runpod");
   const byGpu = new Map<string, { endpoints: Record<string, string>; usd: number; told: number | null }>();
   for (const each of given) {
     const [, model = "", name = "", id = "", price] = ENDPOINT.exec(each) ?? [];
@@ -181,7 +230,7 @@ function ownEndpoints(env: Names, plain: readonly AccountPlan[], problems: strin
       problems.push(`RUNPOD_ENDPOINTS says of an hour on ${gpu} that it costs $${before.told} and $${told}. Say one.`);
     if (!known.includes(model))
       problems.push(
-        `RUNPOD_ENDPOINTS names ${model}, which no model of the catalogue has: one of ${[...new Set(known)].join(", ")}.`,
+        `RUNPOD_ENDPOINTS names ${model}, which no model of the catalogue has: one of ${known.join(", ")}.`,
       );
     if (usd === undefined)
       problems.push(`RUNPOD_ENDPOINTS does not say what an hour on ${gpu} costs: write ${each}:2.99 for $2.99.`);
@@ -216,11 +265,20 @@ function namesProblems(named: readonly Named[], accounts: readonly AccountPlan[]
 }
 
 function missing(by: Named["by"], name: string): string {
+  const variable = variableOf(name);
+  if (variable === "REPLICATE_DEPLOYMENTS")
+    return `${by} is ${name}, and there is no such account: replicate_own is there when REPLICATE_DEPLOYMENTS names a deployment.`;
+  if (variable === "RUNPOD_ENDPOINTS")
+    return `${by} is ${name}, and there is no such account: RUNPOD_ENDPOINTS names no endpoint on ${name.slice(name.indexOf("_") + 1).toUpperCase()}.`;
+  return `${variable} is missing: ${by} is ${name}. Set it, or name a provider whose key is there.`;
+}
+
+/** Where an account comes from, by its name. */
+export function variableOf(name: string): string {
   const vendor = VENDORS.find(({ api }) => name === api || name.startsWith(`${api}_`));
   const suffix = vendor ? name.slice(vendor.api.length) : "";
-  if (vendor && /^(_[2-9])?$/.test(suffix))
-    return `${vendor.key}${suffix} is missing: ${by} is ${name}. Set it, or name a provider whose key is there.`;
-  return `${by} is ${name}, and there is no such account: RUNPOD_ENDPOINTS names no endpoint on ${suffix.slice(1).toUpperCase()}.`;
+  if (vendor && /^(_[2-9])?$/.test(suffix)) return `${vendor.key}${suffix}`;
+  return vendor?.api === "replicate" ? "REPLICATE_DEPLOYMENTS" : "RUNPOD_ENDPOINTS";
 }
 
 function preferences(env: Names, accounts: readonly AccountPlan[]): Record<KindName, Routing> {
@@ -254,6 +312,17 @@ function notesOn(accounts: readonly AccountPlan[]): string[] {
     const without =
       lost.length > 0 ? `without it nobody serves ${lost.join(", ")}` : "all its models are served without it";
     const alone = single.length > 0 ? `; one account alone serves ${single.join(", ")}` : "";
-    return [`${key} is not set: ${without}${alone}`];
+    return [`${key} is not set: ${without}${alone}${stillServed(its, accounts)}`];
   });
+}
+
+/** Who serves the kinds of models that lack one of their providers. */
+function stillServed(models: typeof CATALOGUE, accounts: readonly AccountPlan[]): string {
+  const byWhom = new Map<string, KindName[]>();
+  for (const kind of KINDS.filter((each) => models.some(({ kinds }) => kinds.includes(each)))) {
+    const able = [...new Set(accounts.filter((each) => serves(each, kind)).map(({ api }) => api))].join(", ");
+    if (able !== "") byWhom.set(able, [...(byWhom.get(able) ?? []), kind]);
+  }
+  const said = [...byWhom].map(([whom, kinds]) => `${kinds.join(", ")} by ${whom}`);
+  return said.length > 0 ? `; still served: ${said.join("; ")}` : "";
 }

@@ -24,6 +24,7 @@ import { ADAPTERS } from "./providers/adapters.ts";
 import { type Backend, postgresBackend, redisBackend } from "./queue/backend.ts";
 import { makeBoard } from "./queue/board.ts";
 import { openQueues, type Queues } from "./queue/queue.ts";
+import { readRoutingNotes } from "./routing-notes.ts";
 import { type FetchFile, type FetchToFile, makeGuardedDownload, makeGuardedFetch } from "./storage/guarded-fetch.ts";
 import { makeGuardedPost } from "./storage/guarded-post.ts";
 import { type LocalStorage, makeLocalStorage } from "./storage/local.ts";
@@ -72,7 +73,7 @@ export async function startApi(
   logger = makeLogger(config, "api"),
   definitions: readonly App[] = apps,
 ): Promise<Program> {
-  checkApps(definitions);
+  checkApps(definitions, config, logger);
   const parts = makeParts(config, logger, "api");
   const { db, queues } = parts;
   for (const note of parts.notes) logger.warn(note);
@@ -119,7 +120,7 @@ export async function startWorkerProgram(
   logger = makeLogger(config, "worker"),
   definitions: readonly App[] = apps,
 ): Promise<Program> {
-  checkApps(definitions);
+  checkApps(definitions, config, logger);
   const parts = makeParts(config, logger, "worker");
   // BullMQ retries without a pause on a database that lacks its tables, until memory runs out. A database that cannot
   // be reached is another matter: it is waited for.
@@ -142,9 +143,9 @@ export async function startWorkerProgram(
   const worker = startWorker(
     {
       ...parts,
-      routingFor: ({ appId, plan, kind }) => {
+      routingFor: ({ appId, plan, kind, model }) => {
         const app = definitions.find(({ id }) => id === appId);
-        return (app && routingOf(app, plan, kind)) ?? parts.preference[kind];
+        return (app && routingOf(app, plan, kind, model)) ?? parts.preference[kind];
       },
       webhookUrl: webhooks
         ? (provider, runId) => `${config.PUBLIC_URL}${webhookPath(config.SIGNING_SECRET, provider, runId)}`
@@ -171,10 +172,13 @@ export async function startWorkerProgram(
   };
 }
 
-/** What contradicts itself in the apps' files is told now, and not to a user later. */
-function checkApps(definitions: readonly App[]): void {
-  const problems = appsProblems(definitions);
+/** What contradicts itself in the apps' files, or asks for accounts in vain, is told now, and not to a user later. */
+function checkApps(definitions: readonly App[], config: Config, logger: Pick<Logger, "warn">): void {
+  const contradictions = appsProblems(definitions);
+  if (contradictions.length > 0) throw new ConfigError(contradictions);
+  const { notes, problems } = readRoutingNotes(definitions, readAccounts(config).accounts);
   if (problems.length > 0) throw new ConfigError(problems);
+  for (const { text, ...where } of notes) logger.warn(where, text);
 }
 
 export function makeLogger(config: Pick<Config, "LOG_LEVEL">, name: string): Logger {

@@ -37,7 +37,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
       problems.push(`${name} ${wrong}. ${about}`);
     }
   }
-  problems.push(...contradictions(values as Partial<Environment>));
+  problems.push(...rivals(env), ...contradictions(values as Partial<Environment>));
   if (problems.length > 0) throw new ConfigError(problems);
   const environment = values as Environment;
   return {
@@ -109,6 +109,20 @@ function lookUpPool(
         .slice(0, last + 1)
         .map((each) => each ?? "")
         .join(",");
+}
+
+/** Two names of one thing, either of which would say who is paid first: neither may win in silence. */
+function rivals(env: Readonly<Record<string, string | undefined>>): string[] {
+  const [own, primary] = ["AI_PROVIDER", "AI_PRIMARY_PROVIDER"].map((name) =>
+    lookUp(env, [name], [])
+      ?.split(",")
+      .map((each) => each.trim())
+      .join(","),
+  );
+  if (own === undefined || primary === undefined || own === primary) return [];
+  return [
+    `AI_PROVIDER is ${own}, and AI_PRIMARY_PROVIDER, another name of it, is ${primary}: who is asked first? Leave one of them out.`,
+  ];
 }
 
 /** What is wrong only in combination. */

@@ -1,4 +1,5 @@
 import { randomUUID } from "node:crypto";
+import { apps } from "../apps/all.ts";
 import { type AccountPlan, readAccounts } from "./accounts.ts";
 import { webhookPath } from "./api/webhooks.ts";
 import { makeLogger, makeParts } from "./compose.ts";
@@ -11,6 +12,7 @@ import { check, checkReadiness } from "./health.ts";
 import { inLanes } from "./lanes.ts";
 import { probe } from "./probes.ts";
 import { ADAPTERS } from "./providers/adapters.ts";
+import { readRoutingNotes } from "./routing-notes.ts";
 import { VARIABLES } from "./variables.ts";
 
 export interface Finding {
@@ -37,6 +39,7 @@ export async function examine(config: Config): Promise<Finding[]> {
     return [
       ...configFindings(config, plans),
       ...parts.notes.map((note) => worthKnowing("provider", note)),
+      ...routingFindings(plans),
       ...[...readiness, storage].map(({ name, ok, detail }) =>
         ok ? well(name, DONE[name] ?? "a file was written, read back and deleted") : broken(name, detail, REMEDY[name]),
       ),
@@ -90,6 +93,15 @@ function configFindings(config: Config, plans: readonly AccountPlan[]): Finding[
     ...(config.ADMIN_PASSWORD
       ? []
       : [worthKnowing("operator", "ADMIN_PASSWORD is not set: there is no /queues, and /api/health tells no money")]),
+  ];
+}
+
+/** Accounts that the apps ask for, and that there are not. */
+function routingFindings(plans: readonly AccountPlan[]): Finding[] {
+  const { notes, problems } = readRoutingNotes(apps, plans);
+  return [
+    ...problems.map((problem) => broken("routing", problem)),
+    ...notes.map(({ text }) => worthKnowing("routing", text)),
   ];
 }
 

@@ -10,6 +10,7 @@ export const FAULT_POINTS = {
   "submit.prepared": "inputs are offered, no intent is committed",
   "submit.intended": "the intent is committed, not a byte is sent",
   "submit.answered": "the provider has answered, nothing is recorded",
+  "inline.kept": "an output that came inside an answer is put away, nothing is recorded",
   "submit.recorded": "the answer is recorded",
   "abandon.recorded": "a vanished sender's order is unknown now",
   "find.read": "the provider's list is read, nothing is recorded",

@@ -31,6 +31,8 @@ export interface Metrics {
   readonly providerLogDropped: Counter<"provider">;
   readonly providerCost: Counter<"provider">;
   readonly providerBalance: Gauge<"provider">;
+  readonly providerCostToday: Gauge<"provider">;
+  readonly providerReachable: Gauge<"provider">;
 }
 
 /** What only workers know: an API that showed it would say "never audited" for ever. */
@@ -44,6 +46,8 @@ export const WORKERS_ONLY = [
   "provider_breaker",
   "provider_load",
   "provider_balance_dollars",
+  "provider_cost_today_dollars",
+  "provider_reachable",
 ] as const;
 
 export function makeMetrics(): Metrics {
@@ -209,6 +213,18 @@ export function makeMetrics(): Metrics {
     providerBalance: new Gauge({
       name: "provider_balance_dollars",
       help: "What is left on an account, where the provider tells; a few minutes old.",
+      labelNames: ["provider"],
+      registers,
+    }),
+    providerCostToday: new Gauge({
+      name: "provider_cost_today_dollars",
+      help: "What the runs that were sent since midnight (UTC) have cost so far, of the whole fleet.",
+      labelNames: ["provider"],
+      registers,
+    }),
+    providerReachable: new Gauge({
+      name: "provider_reachable",
+      help: "1 when an account has answered the fleet lately, 0 when not; absent when nobody has asked for ten minutes.",
       labelNames: ["provider"],
       registers,
     }),

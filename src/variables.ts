@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { ENDPOINT, PROVIDER_NAME, PROVIDER_NAMES } from "./accounts.ts";
+import { DEPLOYMENT, ENDPOINT, PROVIDER_NAME, PROVIDER_NAMES } from "./accounts.ts";
 import { KINDS } from "./domain/kinds/kind.ts";
 import { type AimedFault, FAULT_POINTS, parseFault } from "./fault-points.ts";
 
@@ -162,6 +162,12 @@ export const VARIABLES = {
       .optional(),
     "The account's webhook signing secret. Fetched with the token when absent.",
     { example: "whsec_…", isPool },
+  ),
+  REPLICATE_DEPLOYMENTS: variable(
+    "Providers",
+    list(z.string().regex(DEPLOYMENT, "each as own/flux-dev=<owner>/<name>:<dollars a second>")).optional(),
+    "Deployments of your own that take the input of the model, separated by commas: the model, the deployment, what a second on its hardware costs. They are the account replicate_own. Replicate bills their boot and idle time, too, which is in no run's cost.",
+    { example: "own/flux-dev=acme/my-flux:0.001525" },
   ),
   RUNPOD_API_KEY: variable("Providers", keys, "From https://console.runpod.io/user/settings.", {
     example: "rpa_…",

@@ -1,14 +1,20 @@
+import { createHmac } from "node:crypto";
+import { truncate } from "node:fs/promises";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
+import { join } from "node:path";
 import { DrizzleQueryError } from "drizzle-orm";
 import { fastify } from "fastify";
 import { pino } from "pino";
 import sharp from "sharp";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { secretFrom } from "../sandbox/webhook.ts";
 import { answerProblems } from "../src/api/problem.ts";
 import { makeLogger } from "../src/compose.ts";
 import { createKey, revokeKey } from "../src/db/keys.ts";
-import { KINDS } from "../src/domain/kinds/kind.ts";
+import { KINDS, type KindName } from "../src/domain/kinds/kind.ts";
+import { STYLES, stylesOf } from "../src/domain/styles.ts";
+import { photo as picture } from "./rig/pictures.ts";
 import { type Answer, type CallOptions, type Spine, startSpine } from "./rig/spine.ts";
 
 let spine: Spine;
@@ -150,6 +156,84 @@ describe("what is refused is a problem document that names the field and the rem
       "/input/style",
       /modern/,
     ],
+    [
+      "a style of another kind",
+      () => post({ kind: "staging", user: "ann", input: { image: crypto.randomUUID(), style: styleNotOf("staging") } }),
+      422,
+      "/input/style",
+      /is a style of .*, not of staging; one of: .*modern/,
+    ],
+    [
+      "a film from a picture with a model that takes words only",
+      async () =>
+        post({
+          kind: "video",
+          user: "ann",
+          model: "zeroscope-v2-xl",
+          input: { prompt: "waves", image: await uploaded(await photo()) },
+        }),
+      422,
+      "/input/image",
+      /zeroscope-v2-xl takes no image; seedance-1-lite, wan-2\.2-i2v-fast do/,
+    ],
+    [
+      "a film that is longer than the model's, without naming one",
+      () => post({ kind: "video", user: "ann", input: { prompt: "waves", seconds: 15 } }),
+      422,
+      "/input/seconds",
+      /zeroscope-v2-xl, campaign-film make 15 s/,
+    ],
+    [
+      "a mask of another size than the picture",
+      async () =>
+        post({
+          kind: "edit",
+          user: "ann",
+          model: "flux-fill-pro",
+          input: {
+            image: await uploaded(await photo(64, 48)),
+            mask: await uploaded(await photo(48, 64)),
+            instruction: "a red door",
+          },
+        }),
+      422,
+      "/input/mask",
+      /is 48×64 pixels, the image 64×48/,
+    ],
+    [
+      "an upload in a training whose file was damaged since",
+      async () => {
+        const id = await uploaded(await picture(9));
+        const [asset] = await spine.sql`select storage_key from assets where id = ${id}`;
+        const file = join(spine.config.STORAGE_DIR, "files", asset?.["storage_key"]);
+        await truncate(file, 4_000);
+        return training(id);
+      },
+      422,
+      "/input/photos/4",
+      /damaged or incomplete|declared/,
+    ],
+    [
+      "an animated photo in a training, by address",
+      async () => training(await hosted(await animated())),
+      422,
+      "/input/photos/4",
+      /has 2 frames; at most 1/,
+    ],
+    [
+      "a photo that is cut off in a training, by address",
+      async () => training(await hosted((await picture(9)).subarray(0, 4_000))),
+      422,
+      "/input/photos/4",
+      /damaged or incomplete/,
+    ],
+    [
+      "a photo that is no picture in a training, by address",
+      async () => training(await hosted(Buffer.from("%PDF-1.7 and so on"))),
+      422,
+      "/input/photos/4",
+      /./,
+    ],
   ];
   for (const [name, send, status, pointer, detail] of cases)
     test(name, async () => {
@@ -256,6 +340,47 @@ async function photo(width = 64, height = 48): Promise<Buffer> {
     .toBuffer();
 }
 
+async function animated(): Promise<Buffer> {
+  const frames = await Promise.all([7, 8].map((number) => picture(number, { width: 300, height: 300 })));
+  return sharp(frames, { join: { animated: true } })
+    .webp()
+    .toBuffer();
+}
+
+async function uploaded(bytes: Buffer): Promise<string> {
+  const headers = { "content-type": "application/octet-stream" };
+  const { status, body } = await call("POST", "/api/uploads", { body: bytes, headers });
+  if (status !== 201) throw new Error(JSON.stringify(body));
+  return body.id;
+}
+
+/** At an address that may be fetched from: of the sandbox's own files. */
+async function hosted(bytes: Buffer): Promise<string> {
+  const form = new FormData();
+  form.append("content", new Blob([new Uint8Array(bytes)]), "photo.jpg");
+  const headers = { authorization: "Bearer r8_sandbox" };
+  const kept = await fetch(`${spine.sandbox.url}/v1/files`, { method: "POST", headers, body: form });
+  const { id } = (await kept.json()) as { id: string };
+  const expiry = String(Math.floor(Date.now() / 1_000) + 3_600);
+  const signature = createHmac("sha256", secretFrom("files of sandbox"))
+    .update(`sandbox ${id} ${expiry}`)
+    .digest("base64");
+  return `${spine.sandbox.url}/v1/files/${id}/download?${new URLSearchParams({ owner: "sandbox", expiry, signature })}`;
+}
+
+/** Four good photos, and this one. */
+async function training(fifth: string): Promise<Answer> {
+  const good = await Promise.all([1, 2, 3, 4].map(async (number) => uploaded(await picture(number))));
+  return post({ kind: "training", user: "ann", input: { photos: [...good, fifth], triggerWord: "ZQX" } });
+}
+
+function styleNotOf(kind: KindName): string {
+  const own = stylesOf(kind).map(({ id }) => id);
+  const other = STYLES.find(({ id }) => !own.includes(id));
+  if (!other) throw new Error(`every style is one of ${kind}`);
+  return other.id;
+}
+
 describe("an upload", () => {
   const upload = (body: unknown, type: string) =>
     call("POST", "/api/uploads", { body, headers: { "content-type": type } });
@@ -279,6 +404,11 @@ describe("an upload", () => {
       status: 422,
       body: { code: "file_refused", reason: "corrupt" },
     });
+  });
+
+  test("that is animated is refused: there would be no saying which of its pictures is meant", async () => {
+    const answer = await upload(await animated(), "image/webp");
+    expect(answer).toMatchObject({ status: 422, body: { code: "file_refused", reason: "animated" } });
   });
 
   test("that would unfold to gigabytes is refused before it is decoded", async () => {

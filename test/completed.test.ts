@@ -11,6 +11,7 @@ import { FileNotFound } from "../src/storage/storage.ts";
 import { dropInline, InlineRefused, keepInline, readingInline, sweepInline } from "../src/workers/inline.ts";
 import type { Services } from "../src/workers/services.ts";
 import { drainMs, type RunningWorker, startWorker } from "../src/workers/worker.ts";
+import { makeProcesses } from "./rig/processes.ts";
 import { type Spine, startSpine } from "./rig/spine.ts";
 
 const LOG = makeLogger({ LOG_LEVEL: "silent" }, "test");
@@ -247,7 +248,7 @@ describe("a call that is the whole run", () => {
     const id = await submit("left");
     await spine.until(id, (job) => job.runs[0]?.status === "unknown", 25_000);
     const runId = (await spine.sql`select id from runs where job_id = ${id}`)[0]?.["id"] as string;
-    await keepInline(parts, runId, ["data:image/png;base64,aGVsbG8="]);
+    await keepInline(parts, { runId, jobId: "" }, ["data:image/png;base64,aGVsbG8="]);
     await expireNow(id);
     await spine.ended(id);
     expect(await sweepInline(parts, 10)).toBe(0);
@@ -320,6 +321,46 @@ describe("a call that is the whole run", () => {
   });
 });
 
+test("a call that is the whole run, whose worker is killed with the bytes in the store, is given back and bought once", async () => {
+  const own = await startSpine({ workers: 0, env: { AI_PROVIDER: "sandbox:huggingface" } });
+  const processes = await makeProcesses(own);
+  try {
+    // Nobody looks at what this provider makes.
+    const { id } = await own.submit(generation("killed with the bytes", { safety: false }));
+    const first = await processes.start("worker", { FAULT: `inline.kept@${id}=kill` });
+    const late = new Promise<string>((resolve) => setTimeout(resolve, 40_000, "nothing struck it").unref());
+    expect(await Promise.race([first.ended, late])).toBe("SIGKILL");
+    const left = () => own.sql`select run_id from inline_outputs`;
+    expect(await left()).toHaveLength(1);
+    expect((await own.sql`select status from runs where job_id = ${id}`)[0]?.["status"]).toBe("submitting");
+
+    await own.startWorker();
+    await own.until(id, (job) => job.runs[0]?.status === "unknown", 40_000);
+    // There is no list to find it in: it waits its time.
+    await own.sql`
+      update runs set expires_at = now() - interval '1 second', quiet_from = now() - interval '1 second',
+        next_look_at = now()
+      where job_id = ${id}`;
+    const job = await own.ended(id, 40_000);
+    expect(job).toMatchObject({
+      status: "failed",
+      failure: { code: "unconfirmed" },
+      settlement: { charged: 1, kept: 0, refunded: 1 },
+    });
+    expect(job.runs).toHaveLength(1);
+    expect(own.sandbox.bill().lines.map(({ face, status }) => [face, status])).toEqual([["huggingface", "succeeded"]]);
+    expect(await own.audit()).toMatchObject({ drift: 0, unsettled: 0 });
+
+    await own.sql`update inline_outputs set created_at = now() - interval '2 hours'`;
+    const ownParts = makeParts(own.config, LOG, "test");
+    await sweepInline(ownParts, 10).finally(() => ownParts.close());
+    expect(await left()).toHaveLength(0);
+  } finally {
+    await processes.close();
+    await own.stop();
+  }
+}, 150_000);
+
 describe("an output inside of an answer", () => {
   let folder: string;
   let runId: string;
@@ -334,9 +375,9 @@ describe("an output inside of an answer", () => {
 
   test("is put away under its run and its place, as often as it is said", async () => {
     const outputs = ["https://x.example/0.png", "data:image/png;base64,aGVsbG8=", "data:,a%20b"];
-    const kept = await keepInline(parts, runId, outputs);
+    const kept = await keepInline(parts, { runId, jobId: "" }, outputs);
     expect(kept).toEqual(["https://x.example/0.png", `stored:inline/${runId}-1`, `stored:inline/${runId}-2`]);
-    expect(await keepInline(parts, runId, outputs)).toEqual(kept);
+    expect(await keepInline(parts, { runId, jobId: "" }, outputs)).toEqual(kept);
     expect(await waiting()).toBe(2);
     expect(await reading(1).fetchFile(kept[1] ?? "", limits)).toMatchObject({
       bytes: Buffer.from("hello"),
@@ -368,11 +409,11 @@ describe("an output inside of an answer", () => {
     ["empty", "data:image/png;base64,"],
     ["too large", `data:image/png;base64,${"A".repeat(140_000_000)}`],
   ])("that is %s is refused", async (_, output) => {
-    await expect(keepInline(parts, runId, [output])).rejects.toThrow(InlineRefused);
+    await expect(keepInline(parts, { runId, jobId: "" }, [output])).rejects.toThrow(InlineRefused);
     expect(await waiting()).toBe(0);
   });
 
   test("in a crowd is refused", async () => {
-    await expect(keepInline(parts, runId, Array(65).fill("data:,x"))).rejects.toThrow(/65 outputs/);
+    await expect(keepInline(parts, { runId, jobId: "" }, Array(65).fill("data:,x"))).rejects.toThrow(/65 outputs/);
   });
 });

@@ -2,8 +2,11 @@ import { mkdtemp, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { readAccounts } from "../src/accounts.ts";
 import { maskPath } from "../src/api/mask-path.ts";
 import { ConfigError, envExample, readConfig } from "../src/config.ts";
+import { findModel } from "../src/domain/catalogue.ts";
+import { routesOn } from "../src/domain/routing.ts";
 
 const fine = {
   DATABASE_URL: "postgres://u:p@localhost/db",
@@ -102,8 +105,49 @@ describe("the environment", () => {
     );
   });
 
+  test("names who is asked first once, whichever name of the variable it uses", () => {
+    const both = { ...fine, AI_PROVIDER: "sandbox, sandbox:fal" };
+    expect(problems({ ...both, AI_PRIMARY_PROVIDER: "sandbox,sandbox:fal" })).toEqual([]);
+    expect(problems({ ...both, AI_PRIMARY_PROVIDER: "sandbox" })).toEqual([
+      "AI_PROVIDER is sandbox,sandbox:fal, and AI_PRIMARY_PROVIDER, another name of it, is sandbox: who is asked first? Leave one of them out.",
+    ]);
+  });
+
   test("with an empty variable is as without it", () => {
     expect(readConfig({ ...fine, REDIS_URL: "", PORT: "" })).toMatchObject({ PORT: 3000 });
+  });
+
+  test("that names a deployment at Replicate has an account for it, with its price, and models that no other has", () => {
+    const env = { ...fine, AI_PROVIDER: "replicate_own", REPLICATE_API_TOKEN: "r8_x" };
+    const { accounts } = readAccounts(
+      readConfig({ ...env, REPLICATE_DEPLOYMENTS: "own/flux-dev=acme/my-flux:0.001525" }),
+    );
+    expect(accounts).toEqual([
+      expect.objectContaining({
+        name: "replicate_own",
+        token: "r8_x",
+        endpoints: { "own/flux-dev": "acme/my-flux" },
+        models: ["own/flux-dev"],
+        secondMicroUsd: expect.closeTo(1_525, 3),
+      }),
+      expect.objectContaining({ name: "replicate", endpoints: null }),
+    ]);
+    const model = findModel("generation", "flux-dev");
+    const names = accounts.map((account) => model && routesOn(account, model).map((route) => route.model));
+    expect(names).toEqual([["own/flux-dev"], ["black-forest-labs/flux-dev"]]);
+    expect(problems(env)).toEqual([
+      expect.stringMatching(/replicate_own, and there is no such account: .*REPLICATE_DEP/),
+    ]);
+  });
+
+  test.each([
+    ["own/flux-dev=acme/my-flux", /^REPLICATE_DEPLOYMENTS is not usable \(each as own\/flux-dev=<owner>\/<name>:/],
+    ["own/flux-dev=acme/my-flux:0.0", /^REPLICATE_DEPLOYMENTS is not usable/],
+    ["own/sdxl=acme/my-sdxl:0.001", /^REPLICATE_DEPLOYMENTS names own\/sdxl, .* one of own\/flux-dev\./],
+    ["own/flux-dev=acme/a:0.001,own/flux-dev=acme/b:0.001", /^REPLICATE_DEPLOYMENTS names own\/flux-dev twice/],
+  ])("with the deployments %s is refused, with what to write", (REPLICATE_DEPLOYMENTS, says) => {
+    const env = { ...fine, AI_PROVIDER: "replicate", REPLICATE_API_TOKEN: "r8_x" };
+    expect(problems({ ...env, REPLICATE_DEPLOYMENTS })).toEqual([expect.stringMatching(says)]);
   });
 
   test("is described whole in .env.example", () => {

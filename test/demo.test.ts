@@ -7,6 +7,7 @@ import { createInterface } from "node:readline";
 import sharp from "sharp";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { apps } from "../apps/all.ts";
+import { findChromium } from "../demo/playing.ts";
 import { kindsOf } from "../src/domain/app.ts";
 
 const TEST_MS = 60_000;
@@ -167,5 +168,9 @@ test("--all buys every kind for every app, and every file opens", { timeout: 240
     expect(outputs.length).toBeGreaterThan(0);
     expect(credits).toBeGreaterThan(0);
   }
+  const films = report.checks.find(({ what }: { what: string }) => what === "films play");
+  const canPlay = (await findChromium()) !== null;
+  expect(films).toMatchObject({ ok: true, isTried: canPlay });
+  if (canPlay) expect(films.detail).toMatch(/^([1-9]\d*) of \1 in Chromium$/);
   await expectGone(pids);
 });

@@ -6,6 +6,9 @@ import { noteAnswer, resumeProvider } from "../src/db/provider-states.ts";
 import type { CallTrouble, CallVerb } from "../src/domain/call.ts";
 import { failure } from "../src/domain/failure.ts";
 import type { Account, Providers } from "../src/domain/routing.ts";
+import { makeMetrics } from "../src/metrics.ts";
+import { balances } from "../src/workers/balances.ts";
+import { loads } from "../src/workers/loads.ts";
 import { type Spine, startSpine } from "./rig/spine.ts";
 
 vi.setConfig({ testTimeout: 60_000 });
@@ -121,6 +124,25 @@ describe("an account", () => {
     expect(lastHour?.submit).toEqual({ calls: 150, p50Ms: 197, p95Ms: 8_933 });
     expect(lastHour?.look).toEqual({ calls: 0, p50Ms: null, p95Ms: null });
   });
+});
+
+test("a worker's metrics show whether an account answers, and what today cost", async () => {
+  await spine.sql`delete from provider_calls where provider = 'acme'`;
+  const job = await spine.ended((await spine.submit(wish("a dear fox"))).id);
+  expect(job.runs[0]?.costUsd).toBeGreaterThan(0);
+  const metrics = makeMetrics();
+  const providers: Providers = [account, { ...account, name: "sandbox" }];
+  const loops = [loads, balances].map((show) => show({ db: spine.db, providers, logger, metrics }, 50));
+  const shown = () => metrics.registry.metrics();
+  const soon = { timeout: 10_000 };
+  await expect.poll(shown, soon).toMatch(/provider_cost_today_dollars\{provider="sandbox"\} 0\.\d/);
+  await expect.poll(shown, soon).toContain('provider_cost_today_dollars{provider="acme"} 0\n');
+  expect(await shown()).not.toContain('provider_reachable{provider="acme"}');
+  await heard(2, "unreachable");
+  await expect.poll(shown, soon).toContain('provider_reachable{provider="acme"} 0');
+  await heard(1, null);
+  await expect.poll(shown, soon).toContain('provider_reachable{provider="acme"} 1');
+  await Promise.all(loops.map((loop) => loop.stop()));
 });
 
 test("an account that refuses us makes the service degraded, until it is over", async () => {

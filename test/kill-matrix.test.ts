@@ -33,8 +33,14 @@ const PROMPTS: Partial<Record<FaultPoint, string>> = {
   "cancel.sent": "[sandbox: slow=60]",
 };
 const AT_THE_API: readonly FaultPoint[] = ["accept.asked", "accept.committed", "webhook.verified", "webhook.noted"];
-/** Not on the way of a single job: test/batches, test/pipelines and test/callbacks strike there. */
-const ELSEWHERE: readonly FaultPoint[] = ["batch.part", "pipeline.claimed", "pipeline.started", "deliver.sent"];
+/** Not on the way of an ordinary job: test/batches, test/pipelines, test/callbacks and test/completed strike there. */
+const ELSEWHERE: readonly FaultPoint[] = [
+  "batch.part",
+  "pipeline.claimed",
+  "pipeline.started",
+  "deliver.sent",
+  "inline.kept",
+];
 const AT_A_WORKER = (Object.keys(FAULT_POINTS) as FaultPoint[]).filter(
   (point) => !AT_THE_API.includes(point) && !ELSEWHERE.includes(point),
 );
@@ -99,7 +105,10 @@ async function expectWhole(point: FaultPoint, id: string): Promise<JobJson> {
     ).toEqual(["canceled"]);
     return job;
   }
-  expect(job, point).toMatchObject({ status: "completed", settlement: { charged: 1, kept: 1, refunded: 0 } });
+  expect({ ...job, point }, `${point}: ${JSON.stringify(job.failure)}`).toMatchObject({
+    status: "completed",
+    settlement: { charged: 1, kept: 1, refunded: 0 },
+  });
   expect(
     bought.map((line) => line.status),
     point,

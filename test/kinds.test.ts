@@ -200,17 +200,41 @@ describe("a model", () => {
     ],
     ["video", "zeroscope-v2-xl", { aspectRatio: "4:3" }, /^\/input\/aspectRatio .* makes 16:9, 1:1, 9:16$/],
     ["video", "zeroscope-v2-xl", { seconds: 16 }, /^\/input\/seconds .* 1 to 15 s$/],
-    ["video", "seedance-1-lite", { seconds: 15 }, /^\/input\/seconds .* 2 to 12 s$/],
+    [
+      "video",
+      "seedance-1-lite",
+      { seconds: 15 },
+      /^\/input\/seconds .* 2 to 12 s; zeroscope-v2-xl, campaign-film make 15 s$/,
+    ],
+    ["video", "seedance-1-lite", { image: PHOTO, seconds: 15 }, /^\/input\/seconds .* 2 to 12 s$/],
     [
       "video",
       "wan-2.2-i2v-fast",
       {},
       /^\/input\/image the model wan-2\.2-i2v-fast needs one; seedance-1-lite, zeroscope-v2-xl, campaign-film work without$/,
     ],
-    ["video", "wan-2.2-i2v-fast", { image: PHOTO, seconds: 3 }, /^\/input\/seconds .* 5 to 7 s$/],
+    [
+      "video",
+      "wan-2.2-i2v-fast",
+      { image: PHOTO, seconds: 3 },
+      /^\/input\/seconds .* 5 to 7 s; seedance-1-lite makes 3 s$/,
+    ],
     ["training", "sdxl-lora-trainer", { resolution: 1_536 }, /^\/input\/resolution .* trains at 512, 768, 1024$/],
   ])("%s with %s cannot do everything: %j", (kind, model, input, problem) => {
     expect(problems(kind, input, { model })).toEqual([expect.stringMatching(problem)]);
+  });
+
+  test("that the caller did not choose and that ends too early is told with those of the app that go on", () => {
+    expect(problems("video", { seconds: 15 })).toEqual([
+      "/input/seconds the model seedance-1-lite makes videos of 2 to 12 s; zeroscope-v2-xl, campaign-film make 15 s",
+    ]);
+    const app = makeApp({
+      id: "films",
+      models: { video: { default: "seedance-1-lite", allowed: ["seedance-1-lite", "zeroscope-v2-xl"] } },
+    });
+    expect(problems("video", { seconds: 15 }, { app })).toEqual([
+      "/input/seconds the model seedance-1-lite makes videos of 2 to 12 s; zeroscope-v2-xl makes 15 s",
+    ]);
   });
 
   test("follows the picture, not the aspect ratio, where a film begins with one", () => {

@@ -11,6 +11,7 @@ const later = { ends: "later", lists: false, stops: true, tellsLoad: false } as 
 const inTheCall = { ends: "in the call", webhooks: "none", lists: false, stops: false, tellsLoad: false } as const;
 const NATURES: Readonly<Record<string, Traits>> = {
   "black-forest-labs/flux-schnell": { ...later, webhooks: "signed", lists: true },
+  "own/flux-dev": { ...later, webhooks: "signed", lists: true },
   "black-forest-labs-flux-1-schnell": { ...later, webhooks: "unsigned", tellsLoad: true },
   "own/flux": { ...later, webhooks: "unsigned", tellsLoad: true },
   "fal-ai/flux/schnell": { ...later, webhooks: "signed" },

@@ -276,7 +276,11 @@ describe("a question may be repeated", () => {
 
   test("but not when a 429 wishes for long: the caller is told how long", async () => {
     const { url, seen } = await http(say(429, "{}", { "retry-after": "30" }));
-    await expect(ask(get(url))).rejects.toMatchObject({ name: "ProviderUnreachable", retryAfterMs: 30_000 });
+    await expect(ask(get(url))).rejects.toMatchObject({
+      name: "ProviderUnreachable",
+      retryAfterMs: 30_000,
+      throttled: true,
+    });
     expect(seen).toHaveLength(1);
   });
 

@@ -127,7 +127,7 @@ describe("hf-inference and together: the call is the whole run", () => {
     const it = order(WHOLE);
     expect(await provider.submit(it)).toMatchObject({
       outcome: "postponed",
-      failure: { code: "provider_unavailable", detail: expect.stringContaining("currently loading") },
+      failure: { code: "provider_busy", detail: expect.stringContaining("currently loading") },
       retryAfterMs: 500,
     });
     expect(bought()).toEqual([]);
@@ -386,7 +386,7 @@ describe("what only the real one says", () => {
     ["an upstream's refusal", 422, { error: { message: "steps", type: "invalid" } }, "declined", "input_refused"],
     ["a content policy", 422, { error: { message: "Violates content policy" } }, "completed", "content_refused"],
     ["a crash", 500, { error: "CUDA out of memory" }, "completed", "provider_failed"],
-    ["a model that loads", 503, { error: "loading", estimated_time: 42.5 }, "postponed", "provider_unavailable"],
+    ["a model that loads", 503, { error: "loading", estimated_time: 42.5 }, "postponed", "provider_busy"],
   ])("%s (%i)", async (_name, status, body, outcome, code) => {
     answers["*"] = [status, body];
     const answer = await stand.submit(order(WHOLE));

@@ -266,7 +266,7 @@ describe("what only the real one says", () => {
     [403, { error: { message: "No access to this bot", type: "permission_error" } }, "declined", "model_not_found"],
     [404, { error: { message: "No such bot", type: "not_found_error", code: 404 } }, "declined", "model_not_found"],
     [413, { error: { message: "Too large", type: "request_too_large" } }, "declined", "input_too_large"],
-    [529, { error: { message: "Busy", type: "overloaded_error", code: 529 } }, "postponed", "provider_unavailable"],
+    [529, { error: { message: "Busy", type: "overloaded_error", code: 529 } }, "postponed", "provider_busy"],
     [500, { error: { message: "Internal error", type: "server_error" } }, "completed", "provider_failed"],
   ])("%i %j comes to %s: %s", async (code, problem, outcome, failed) => {
     [status, body] = [code, problem];

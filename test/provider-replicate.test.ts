@@ -122,6 +122,21 @@ describe("submit", () => {
     expect(JSON.parse(seen[0]?.body ?? "")).toEqual({ version: VERSION, input: community.input });
   });
 
+  test("sends what goes to a deployment of ours there, without a version, and refuses one that it does not have", async () => {
+    const own = order({ model: "own/flux-dev", version: VERSION });
+    const provider = replicate({ name: "replicate_own", endpoints: { "own/flux-dev": "acme/my-flux" } });
+    routes["POST /deployments/acme/my-flux/predictions"] = [[201, { ...CREATED, deployment: "my-flux" }]];
+    expect(await provider.submit(own)).toEqual({ outcome: "submitted", providerRunId: CREATED.id });
+    expect(seen[0]?.headers).toMatchObject({ "cancel-after": "300s" });
+    expect(Object.keys(JSON.parse(seen[0]?.body ?? ""))).toEqual(["input", "webhook", "webhook_events_filter"]);
+
+    const detail = expect.stringMatching(/"own\/flux-dev" in the account "replicate".*REPLICATE_DEPLOYMENTS/);
+    for (const answer of [await replicate().submit(own), await replicate().resolve(own.model)])
+      expect(answer).toMatchObject({ outcome: "declined", failure: { code: "model_not_found", detail } });
+    expect(await provider.submit({ ...own, destination: "acme/lora" })).toMatchObject({ outcome: "declined" });
+    expect(seen).toHaveLength(1);
+  });
+
   test("never asks for less than the five seconds that the provider insists on", async () => {
     routes[SCHNELL] = [[201, CREATED]];
     await replicate().submit(order({ cancelAfterSeconds: 1 }));
@@ -342,6 +357,18 @@ describe("resolve", () => {
     expect(await provider.resolve(model)).toEqual({ outcome: "resolved", version: "b".repeat(64) });
   });
 
+  test("a deployment is asked for as one, and needs its name only", async () => {
+    const provider = replicate({ endpoints: { "own/flux-dev": "acme/my-flux", "own/lost": "acme/lost" } });
+    routes["GET /deployments/acme/my-flux"] = [[200, { owner: "acme", name: "my-flux" }]];
+    expect(await provider.resolve("own/flux-dev")).toEqual({ outcome: "resolved", version: null });
+    expect(await provider.resolve("own/flux-dev")).toEqual({ outcome: "resolved", version: null });
+    expect(seen).toHaveLength(1);
+    expect(await provider.resolve("own/lost")).toMatchObject({
+      outcome: "declined",
+      failure: { code: "model_not_found", detail: expect.stringContaining("the deployment acme/lost") },
+    });
+  });
+
   test("a version that was deleted meanwhile is forgotten when the provider says so", async () => {
     routes[ROUTE] = [
       [200, { latest_version: { id: VERSION } }],
@@ -374,16 +401,16 @@ describe("resolve", () => {
     expect(await replicate().resolve(asked)).toMatchObject({ outcome: "declined", failure: { code } });
   });
 
-  test.each<[string, Answer, number]>([
+  test.each<[string, Answer, number, string?]>([
     ["is down", [503, ""], 2_000],
-    ["throttles", [429, { retry_after: 20 }], 20_000],
+    ["throttles", [429, { retry_after: 20 }], 20_000, "rate_limited"],
     ["answers with HTML", [200, "<html>"], 2_000],
     ["is hidden by somebody's 404", [404, "<html>"], 2_000],
-  ])("is postponed while the provider %s", async (_name, answer, retryAfterMs) => {
+  ])("is postponed while the provider %s", async (_name, answer, retryAfterMs, code = "provider_unavailable") => {
     routes[ROUTE] = [answer];
     expect(await replicate().resolve(model)).toMatchObject({
       outcome: "postponed",
-      failure: { code: "provider_unavailable" },
+      failure: { code },
       retryAfterMs,
     });
   });
@@ -656,6 +683,44 @@ describe("find", () => {
     const plain = order({ webhookUrl: null });
     expect(await find(plain, [listed({ input: {}, data_removed: true })])).toEqual({ outcome: "unread" });
     expect(await find(plain, [listed({ model: undefined })])).toEqual({ outcome: "unread" });
+  });
+
+  describe("of an order to a deployment, which the list shows under the model below it,", () => {
+    const own = order({ model: "own/flux-dev", webhookUrl: null });
+    const shown = (rest: object) =>
+      listed({ id: "shown", model: "black-forest-labs/flux-dev", version: VERSION, ...rest });
+    const OURS = { "own/flux-dev": "acme/my-flux" };
+    const seek = (it: Order, one: object, endpoints: Readonly<Record<string, string>> = OURS) => {
+      routes["GET /predictions"] = [[200, { previous: null, results: [one], next: null }]];
+      return replicate({ endpoints }).find(it, SENT_AT, notTaken);
+    };
+
+    test.each(["my-flux", "acme/my-flux", "Acme/My-Flux"])("finds it by %s", async (deployment) => {
+      expect(await seek(own, shown({ deployment }))).toEqual({ outcome: "found", providerRunId: "shown" });
+    });
+
+    test.each<[string, object]>([
+      ["names no deployment", {}],
+      // It may be the one that was configured when the order was sent.
+      ["names another one", { deployment: "acme/my-flux-2" }],
+      ["has lost its input", { deployment: "my-flux", input: {}, data_removed: true }],
+    ])("is never absent while a run that may be it %s", async (_what, rest) => {
+      expect(await seek(own, shown(rest))).toEqual({ outcome: "unread" });
+    });
+
+    test("is not absent either when the deployment is not configured any more", async () => {
+      expect(await seek(own, shown({ deployment: "my-flux" }), {})).toEqual({ outcome: "unread" });
+    });
+
+    test("is absent where every run was sent with another input, or with somebody's webhook", async () => {
+      for (const rest of [{ input: { prompt: "b" } }, { webhook: "https://app.example.test/hooks/of/somebody" }])
+        expect(await seek(own, shown({ deployment: "my-flux", ...rest }))).toEqual({ outcome: "absent" });
+    });
+
+    test("and an order to the model itself does not take a deployment's run for its own", async () => {
+      const plain = order({ model: "black-forest-labs/flux-dev", webhookUrl: null });
+      expect(await seek(plain, shown({ deployment: "my-flux" }))).toEqual({ outcome: "unread" });
+    });
   });
 
   test("is unread when a page fails, does not parse, or lies elsewhere", async () => {

@@ -74,6 +74,28 @@ test("a run is bought by name, watched to its end, and its outputs are there", a
   expect(bought()).toBe(1);
 });
 
+test("a run of a deployment is listed under the model below it, is found there all the same, and costs its seconds", async () => {
+  const own = makeReplicate({
+    name: "sandbox_own",
+    token: sandbox.token,
+    baseUrl: `${sandbox.url}/v1`,
+    endpoints: { "own/flux-dev": "acme/my-flux" },
+  });
+  expect(await own.resolve("own/flux-dev")).toEqual({ outcome: "resolved", version: null });
+  const it = order("cut", { model: "own/flux-dev", webhookUrl: null });
+  const sentAt = new Date();
+  expect(await own.submit(it)).toMatchObject({ outcome: "lost" });
+  const found = await own.find(it, sentAt, notTaken);
+  const [line] = sandbox.bill().lines;
+  expect(line).toMatchObject({ model: "black-forest-labs/flux-dev" });
+  expect(found).toEqual({ outcome: "found", providerRunId: line?.id });
+  expect(await verdict(line?.id ?? "")).toMatchObject({ status: "succeeded" });
+  const { billed_seconds = 0, cost_usd } = sandbox.bill().lines[0] ?? {};
+  expect(billed_seconds).toBeGreaterThan(0);
+  expect(cost_usd).toBeCloseTo(billed_seconds * 0.001525, 5);
+  expect(bought()).toBe(1);
+});
+
 test("a community model is bought by its current version", async () => {
   const resolved = await provider.resolve(LIGHTNING);
   if (resolved.outcome !== "resolved") throw new Error(JSON.stringify(resolved));

@@ -1,5 +1,5 @@
 import postgres from "postgres";
-import { afterAll, beforeAll, expect, test, vi } from "vitest";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { demo } from "../apps/demo.ts";
 import { readCatalogue } from "../src/api/catalogue-state.ts";
 import { makeLogger } from "../src/compose.ts";
@@ -20,6 +20,7 @@ import { type FailureCode, failure } from "../src/domain/failure.ts";
 import type { Answer, Load, Provider } from "../src/domain/provider.ts";
 import { bucketOf, rateOf } from "../src/domain/turns.ts";
 import { makeMetrics } from "../src/metrics.ts";
+import { ADAPTERS } from "../src/providers/adapters.ts";
 import { makeReplicate } from "../src/providers/replicate.ts";
 import { loads } from "../src/workers/loads.ts";
 import { freshDatabase } from "./rig/database.ts";
@@ -205,6 +206,15 @@ test("429 after 429 with nothing accepted in between is no matter of pace: it is
 test("a 429 is no failure: neither does it open the breaker nor pause the account", async () => {
   for (let storm = 0; storm < 10; storm++) await noteAnswer(one, "storm", run(), postponed("rate_limited", 500));
   expect(await stateOf("storm")).toMatchObject({ breaker: "closed", paused: null });
+});
+
+test("a provider that is busy has answered: its account is neither left alone nor slowed down", async () => {
+  const rate = { max: 600, seconds: 60 };
+  await takeMany(3, "busy", { rate });
+  for (let orders = 0; orders < 10; orders++) await noteAnswer(one, "busy", run(), postponed("provider_busy", 20_000));
+  expect(await stateOf("busy")).toMatchObject({ breaker: "closed", retryAt: null, paused: null });
+  expect((await sql`select pace from provider_states where provider = 'busy'`)[0]?.["pace"]).toBeNull();
+  expect((await takeMany(3, "busy", { rate })).gone).toHaveLength(3);
 });
 
 // The breaker
@@ -515,7 +525,7 @@ test("a submission is refused only when every account that could serve its model
   const model = findModel("generation", "flux-dev");
   if (!model) throw new Error("the catalogue has no flux-dev");
   const catalogue = () => readCatalogue(one, [account("first"), account("second")]);
-  const check = (app = demo) => catalogue().checkOpen(app, { kind: "generation", model, plan: app.defaultPlan });
+  const check = (app = demo) => catalogue().checkOpen(app, { ...ORDER, model, plan: app.defaultPlan });
   await noteAnswer(one, "first", run(), declined("provider_no_credit"));
   await check();
   const routing = { generation: { by: "order", order: ["first"], others: false } } as const;
@@ -536,6 +546,65 @@ test("a submission is refused only when every account that could serve its model
   await check();
   await tryOnce("first");
   await expect(check()).rejects.toMatchObject({ code: "provider_paused" });
+});
+
+/** A picture from words alone, and looked at by a safety checker. */
+const ORDER = { kind: "generation", files: {}, input: { prompt: "a fox" }, trainedModel: null } as const;
+
+describe("a submission is refused when all who could serve it are paused, although others have the model", () => {
+  const at = (api: string, name = api) => {
+    const adapter = ADAPTERS.find((each) => each.api === api);
+    if (!adapter) throw new Error(`no adapter for ${api}`);
+    return adapter.make({ name, token: "t", baseUrl: "http://127.0.0.1:9" });
+  };
+  const checkOf = (alias: string, accounts: [Provider, ...Provider[]], order = {}) => {
+    const model = findModel("generation", alias);
+    if (!model) throw new Error(`the catalogue has no ${alias}`);
+    return readCatalogue(one, accounts).checkOpen(demo, { ...ORDER, model, plan: demo.defaultPlan, ...order });
+  };
+  const refused = (...names: string[]) => ({
+    code: "provider_paused",
+    facts: { paused: names.map((provider) => ({ provider })) },
+  });
+  beforeAll(() => noteAnswer(one, "empty", run(), declined("provider_no_credit")));
+
+  test("in another form only", async () => {
+    const accounts: [Provider, Provider] = [at("replicate", "empty"), at("huggingface", "unchecked")];
+    await expect(checkOf("flux-schnell", accounts)).rejects.toMatchObject(refused("empty"));
+    await checkOf("flux-schnell", accounts, { input: { prompt: "a fox", safety: false } });
+    const words: [Provider, Provider] = [at("replicate", "empty"), at("poe", "words")];
+    await checkOf("flux-dev", words);
+    const files = { image: { url: "https://photos.example/1.jpg" } };
+    await expect(checkOf("flux-dev", words, { files })).rejects.toMatchObject(refused("empty"));
+  });
+
+  test("but it is gone there", async () => {
+    const accounts: [Provider, Provider] = [at("replicate", "empty"), at("replicate", "bare")];
+    await checkOf("sdxl", accounts);
+    await sql`insert into catalogue_state (provider, model, status) values ('bare', 'stability-ai/sdxl', 'gone')`;
+    await expect(checkOf("sdxl", accounts)).rejects.toMatchObject(refused("empty"));
+  });
+
+  test("but cannot load the trained weights, which one account keeps to itself", async () => {
+    const accounts: [Provider, Provider] = [at("replicate", "empty"), at("replicate", "other")];
+    const trained = async (provider: string) => {
+      const id = run();
+      await sql.begin(async (tx) => {
+        // Of the training that made it, only what it left behind is of interest here.
+        await tx`set local session_replication_role = replica`;
+        await tx`insert into trained_models (id, app_id, user_id, name, status, family, trigger_word, task, resolution,
+          steps, photos, quality, provider, provider_version) values (${id}, 'demo', 'ann', 'ann', 'ready', 'flux',
+          'TOK', 'face', 1024, 1000, 10, 90, ${provider}, 'me/ann:1')`;
+      });
+      return { trainedModel: id };
+    };
+    await expect(checkOf("flux-dev-lora", accounts, await trained("empty"))).rejects.toMatchObject(refused("empty"));
+    await checkOf("flux-dev-lora", accounts, await trained("other"));
+    await expect(checkOf("flux-dev-lora", accounts, await trained("elsewhere"))).rejects.toMatchObject({
+      code: "model_gone",
+      message: expect.stringContaining("its trained weights are with elsewhere"),
+    });
+  });
 });
 
 test("the table is the service's alone", async () => {

@@ -64,7 +64,7 @@ describe("each route of the catalogue brings what was asked for:", () => {
       expect([model, (runs[0]?.costUsd ?? 0) > 0]).toEqual([model, true]);
       expect(runs[0]?.provider).toMatch(`sandbox_${api}`);
     }
-    expect(models.some((model) => own(model, api))).toBe(api === "runpod");
+    expect(models.some((model) => own(model, api))).toBe(["runpod", "replicate"].includes(api));
     // Hugging Face's own ids are part of ours: so it is counted.
     expect(spine.sandbox.bill().lines).toHaveLength(bought);
     expect(await spine.audit()).toMatchObject({ drift: 0, unsettled: 0 });

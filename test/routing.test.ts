@@ -1,12 +1,15 @@
 import { describe, expect, test } from "vitest";
 import { apps } from "../apps/all.ts";
+import { proHeadshots } from "../apps/pro-headshots.ts";
 import { readAccounts } from "../src/accounts.ts";
+import { makeLogger, startApi } from "../src/compose.ts";
 import { ConfigError, readConfig } from "../src/config.ts";
-import { routingOf } from "../src/domain/app.ts";
+import { type App, type Plan, routingOf } from "../src/domain/app.ts";
 import { appProblems } from "../src/domain/app-check.ts";
 import { CATALOGUE } from "../src/domain/catalogue.ts";
 import { failure } from "../src/domain/failure.ts";
 import { type Event, type Job, next } from "../src/domain/job.ts";
+import type { KindName } from "../src/domain/kinds/kind.ts";
 import {
   type Account,
   type AccountState,
@@ -14,12 +17,14 @@ import {
   choose,
   modelOfRun,
   type Providers,
+  type Routing,
   reroute,
   type Wanted,
   whyOf,
 } from "../src/domain/routing.ts";
 import type { IntendedRun } from "../src/domain/run.ts";
 import { ADAPTERS } from "../src/providers/adapters.ts";
+import { readRoutingNotes } from "../src/routing-notes.ts";
 import { makeBulkheads, roomOf } from "../src/workers/bulkheads.ts";
 import { makeApp } from "./rig/apps.ts";
 
@@ -482,9 +487,13 @@ describe("the accounts of the environment", () => {
     ]);
     const { notes } = read({ AI_PROVIDER: "fal", FAL_KEY: "x" });
     const replicate = notes.find((note) => note.startsWith("REPLICATE_API_TOKEN"));
-    expect(replicate).toMatch(/is not set: without it nobody serves .*flux-lora-trainer/);
+    expect(replicate).toMatch(
+      /is not set: without it nobody serves .*flux-lora-trainer.*; still served: generation, .*edit.* by fal$/,
+    );
     expect(read(REPLICATE).notes).toContainEqual(
-      expect.stringMatching(/^FAL_KEY is not set: all its models are served without it/),
+      expect.stringMatching(
+        /^FAL_KEY is not set: all its models are served without it.*; still served: .* by replicate$/,
+      ),
     );
   });
 
@@ -548,7 +557,99 @@ describe("an app's routing", () => {
     const poe = { by: "order", order: ["poe"] } as const;
     const shop = makeApp({ id: "shop", routing: byCost }, { routing: { video: poe } });
     expect(appProblems(shop)).toEqual([]);
-    expect([routingOf(shop, null, "video"), routingOf(shop, "default", "edit")]).toEqual([poe, { by: "cost" }]);
-    expect(routingOf(shop, null, "generation")).toBeNull();
+    const of = (plan: string | null, kind: KindName) => routingOf(shop, plan, kind, "any");
+    expect([of(null, "video"), of("default", "edit")]).toEqual([poe, { by: "cost" }]);
+    expect(of(null, "generation")).toBeNull();
+  });
+
+  test("of a model comes before that of its kind, the plan's before the app's in both", () => {
+    const first = (name: string) => ({ by: "order", order: [name] }) as const;
+    const shop = (plan: Partial<Plan>) =>
+      makeApp(
+        {
+          id: "shop",
+          routing: { generation: first("replicate") },
+          modelRouting: { "flux-dev": first("fal"), "flux-schnell": first("poe") },
+        },
+        plan,
+      );
+    const own = shop({ routing: { generation: first("runpod") }, modelRouting: { "flux-dev": first("wavespeed") } });
+    expect(appProblems(own)).toEqual([]);
+    const of = (app: App, alias: string) => routingOf(app, null, "generation", alias);
+    expect(["flux-dev", "flux-schnell", "sdxl"].map((alias) => of(own, alias))).toEqual(
+      ["wavespeed", "poe", "runpod"].map(first),
+    );
+    expect(["flux-dev", "sdxl"].map((alias) => of(shop({}), alias))).toEqual(["fal", "replicate"].map(first));
+  });
+
+  test("of a model is about one that the app has, and names only who can", () => {
+    const models = { generation: { default: "flux-schnell", allowed: ["flux-schnell", "sdxl"] } };
+    const problemsOf = (alias: string, name: string) =>
+      appProblems(makeApp({ id: "shop", models, modelRouting: { [alias]: { by: "order", order: [name] } } }));
+    expect(problemsOf("flux-schnell", "fal")).toEqual([]);
+    expect(problemsOf("sdxl", "fal")).toEqual([
+      "modelRouting of sdxl: fal has no route to any of its models; these have: replicate, runpod, huggingface",
+    ]);
+    expect(problemsOf("flux-dev", "fal")).toEqual([
+      expect.stringMatching(/^modelRouting of flux-dev: is no model of this app; there are flux-schnell, sdxl, /),
+    ]);
+  });
+
+  test("that names nobody leaves generations to AI_PRIMARY_PROVIDER", () => {
+    const first = (primary: string, secondary: string) => {
+      const { accounts, preference } = read({
+        AI_PRIMARY_PROVIDER: primary,
+        AI_SECONDARY_PROVIDER: secondary,
+        REPLICATE_API_TOKEN: "r8_x",
+        RUNPOD_API_KEY: "rpa_x",
+        RUNPOD_ENDPOINTS: "own/sdxl@A40=abc,own/sdxl@4090=def",
+      });
+      const routing = routingOf(proHeadshots, null, "generation", "sdxl") ?? preference.generation;
+      const able = accounts.map(({ name, models, secondMicroUsd }) =>
+        account(name, { ...(models && { models }), ...(secondMicroUsd !== undefined && { secondMicroUsd }) }),
+      );
+      return line(able, { alias: "sdxl", routing, isSafe: true }).names;
+    };
+    expect(first("replicate", "runpod")).toEqual(["replicate", "runpod_4090", "runpod_a40"]);
+    expect(first("runpod", "replicate")).toEqual(["runpod_4090", "runpod_a40", "replicate"]);
+  });
+});
+
+describe("an account that an app's routing names, and that there is not,", () => {
+  const accountsOf = (env: Record<string, string>) => read(env).accounts;
+  const films = (routing: Routing, more: Partial<Plan> = {}) =>
+    makeApp({ id: "shop", routing: { video: routing } }, more);
+
+  test("is said with the variable that would give it, and with who serves it meanwhile", () => {
+    const poe = { modelRouting: { "flux-dev": { by: "weight", weights: { poe_2: 1, fal: 2, runpod: 0 } } } } as const;
+    const shop = films({ by: "order", order: ["wavespeed", "replicate"] }, poe);
+    expect(readRoutingNotes([shop], accountsOf({ ...REPLICATE, FAL_KEY: "x" }))).toEqual({
+      notes: [
+        {
+          app: "shop",
+          kind: "video",
+          account: "wavespeed",
+          text: "app shop: routing of video names wavespeed, which is no account here (WAVESPEED_API_KEY): served by replicate, fal",
+        },
+        {
+          app: "shop",
+          model: "flux-dev",
+          account: "poe_2",
+          text: "app shop: plan default: modelRouting of flux-dev names poe_2, which is no account here (POE_API_KEY_2): served by replicate, fal",
+        },
+      ],
+      problems: [],
+    });
+  });
+
+  test("is a problem when it leaves nobody, with what to set; sandboxes stand for all", async () => {
+    const shop = films({ by: "order", order: ["poe", "wavespeed_2"], others: false });
+    const problem =
+      "app shop: routing of video lets only poe, wavespeed_2 serve it, and none of them can here. Set POE_API_KEY or WAVESPEED_API_KEY_2, or name somebody else, or take `others: false` away.";
+    expect(readRoutingNotes([shop], accountsOf(REPLICATE))).toEqual({ notes: [], problems: [problem] });
+    expect(readRoutingNotes([shop], accountsOf({ ...REPLICATE, POE_API_KEY: "x" })).problems).toEqual([]);
+    expect(readRoutingNotes([shop], accountsOf(SANDBOX))).toEqual({ notes: [], problems: [] });
+    const config = readConfig({ ...BASE, ...REPLICATE });
+    await expect(startApi(config, makeLogger({ LOG_LEVEL: "silent" }, "test"), [shop])).rejects.toThrow(problem);
   });
 });

@@ -1,9 +1,15 @@
 import sharp from "sharp";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { ZipFile } from "yazl";
+import { makeLogger, makeParts } from "../src/compose.ts";
+import { loadJob } from "../src/db/jobs.ts";
 import type { JobJson } from "../src/job-json.ts";
+import type { Storage } from "../src/storage/storage.ts";
+import { ensureArchive } from "../src/workers/archive.ts";
 import { photo } from "./rig/pictures.ts";
 import { type Spine, startSpine } from "./rig/spine.ts";
+
+const LOG = makeLogger({ LOG_LEVEL: "silent" }, "test");
 
 let spine: Spine;
 beforeAll(async () => {
@@ -86,6 +92,54 @@ describe("a training", () => {
     expect(await spine.sql`select 1 from assets where role = 'archive'`).toHaveLength(1);
     const inputs = await spine.sql`select input ->> 'input_images' as url from runs where destination is not null`;
     expect(new Set(inputs.map(({ url }) => url.split("?")[0])).size).toBe(1);
+  });
+
+  test("makes and uploads the archive of a set once, for several at once and after a death before it was noted", async () => {
+    const parts = makeParts(spine.config, LOG, "test");
+    try {
+      const record = await loadJob(parts.db, trained.id);
+      if (!record) throw new Error("the training is gone");
+      const [archive] = await spine.sql`select storage_key, sha256, bytes from assets where role = 'archive'`;
+      const storageKey: string = archive?.["storage_key"];
+      const uploaded: string[] = [];
+      const { storage } = parts;
+      const counting: Storage = {
+        name: storage.name,
+        put: (...all) => storage.put(...all),
+        get: (key) => storage.get(key),
+        exists: (key) => storage.exists(key),
+        delete: (key) => storage.delete(key),
+        url: (...all) => storage.url(...all),
+        check: () => storage.check(),
+        async putFile(key, path, contentType) {
+          uploaded.push(key);
+          await storage.putFile(key, path, contentType);
+        },
+      };
+      const ensure = () => {
+        const stop = new AbortController().signal;
+        return ensureArchive({ ...parts, storage: counting, prefixOf: (id) => `apps/${id}`, stop }, record);
+      };
+      const forget = () => spine.sql`delete from assets where role = 'archive'`;
+      await forget();
+      await storage.delete(storageKey);
+      const made = await Promise.all([ensure(), ensure(), ensure()]);
+      expect([new Set(made.map(({ id }) => id)).size, uploaded]).toEqual([1, [storageKey]]);
+      expect(made[0]).toMatchObject({ storageKey, sha256: archive?.["sha256"] });
+
+      await forget();
+      const noted = await ensure();
+      expect(uploaded).toHaveLength(1);
+      expect(noted).toMatchObject({ storageKey, sha256: made[0]?.sha256, bytes: made[0]?.bytes });
+      // One that died while it had the claim holds nobody up for longer than the claim.
+      await spine.sql`insert into chores (name, next_at) values (${`archive ${storageKey}`}, now() + interval '1 second')`;
+      await storage.delete(storageKey);
+      expect(await ensure()).toMatchObject({ id: noted.id });
+      expect(uploaded).toHaveLength(2);
+      expect(await spine.sql`select 1 from chores where name like 'archive %'`).toHaveLength(0);
+    } finally {
+      await parts.close();
+    }
   });
 
   test("is the user's own: nobody else can generate with it", async () => {
@@ -280,6 +334,53 @@ test("an archive that is none, holds another one, escapes its folder or is a bom
   const bomb = await zipOf({ "a.jpg": Buffer.alloc(30_000_000) }, { compress: true });
   const burst = await spine.call("POST", "/api/photo-sets", { body: bomb, headers });
   expect([burst.status, burst.body.reason]).toEqual([422, "bomb"]);
+});
+
+describe("one photo of a ZIP that cannot be unpacked is refused alone, and its siblings are kept:", () => {
+  const headers = { "content-type": "application/zip" };
+  type Answered = { name: string; verdict: string; id: string | null; problems: { code: string; detail: string }[] };
+
+  test.each<[string, (zip: Buffer, marked: Buffer) => Buffer, () => Promise<Buffer>, RegExp]>([
+    [
+      "one whose checksum is wrong",
+      (zip, marked) => {
+        const bytes = Buffer.from(zip);
+        const at = bytes.indexOf(marked.subarray(1_000, 1_032)) + 16;
+        bytes.writeUInt8(bytes.readUInt8(at) ^ 0xff, at);
+        return bytes;
+      },
+      () => photo(111),
+      /^corrupt$/,
+    ],
+    [
+      "one that has more bytes than are taken",
+      (zip) => zip,
+      async () => Buffer.alloc(spine.config.MAX_FILE_BYTES + 1, await photo(111)),
+      /^too_many_bytes$/,
+    ],
+  ])("%s", async (_name, spoil, make, code) => {
+    const marked = await make();
+    const zip = await zipOf({ "1.jpg": await photo(110), "2.jpg": marked, "3.jpg": await photo(112) });
+    const { status, body } = await spine.call("POST", "/api/photo-sets", { body: spoil(zip, marked), headers });
+    expect([status, body.usable]).toEqual([200, false]);
+    const photos: Answered[] = body.photos;
+    expect(photos.map(({ name, verdict }) => [name, verdict])).toEqual([
+      ["1.jpg", "taken"],
+      ["2.jpg", "refused"],
+      ["3.jpg", "taken"],
+    ]);
+    expect(photos.map(({ id }) => id !== null)).toEqual([true, false, true]);
+    expect(photos[1]?.problems).toEqual([
+      { code: expect.stringMatching(code), detail: expect.stringMatching(/2\.jpg/) },
+    ]);
+  });
+
+  test("what is refused as a whole says how many photos before it were kept", async () => {
+    const zip = await zipOf({ "1.jpg": await photo(113), "2.jpg": await zipOf({ "a.jpg": await photo(1) }) });
+    const { status, body } = await spine.call("POST", "/api/photo-sets", { body: zip, headers });
+    expect([status, body.reason]).toEqual([422, "nested_archive"]);
+    expect(body.detail).toMatch(/kept as uploads: 1\. Nothing was charged/);
+  });
 });
 
 async function zipOf(files: Record<string, Buffer>, { compress } = { compress: false }): Promise<Buffer> {

@@ -4,6 +4,7 @@ import type { Face } from "../face.ts";
 import { unauthenticated } from "../problem.ts";
 import { tokenOf } from "../request.ts";
 import { accountRoutes } from "../routes/account.ts";
+import { deploymentRoutes } from "../routes/deployments.ts";
 import { fileRoutes } from "../routes/files.ts";
 import { modelRoutes } from "../routes/models.ts";
 import { runRoutes } from "../routes/runs.ts";
@@ -26,6 +27,7 @@ export const replicateFace: Face = {
     await api.register(accountRoutes(cloud));
     await api.register(runRoutes(cloud));
     await api.register(modelRoutes(cloud));
+    await api.register(deploymentRoutes(cloud));
     await api.register(fileRoutes(cloud));
   },
 };

@@ -7,6 +7,7 @@ import { originOf, parse, tokenOf } from "../request.ts";
 import { isOver, portrait, type Run, WEBHOOK_EVENTS } from "../run.ts";
 import { MAX_RUNS } from "../runs.ts";
 import { spoils, standsBefore, tellAccepted } from "../wire.ts";
+import { deployed } from "./deployments.ts";
 
 const EARLY_LIMIT_MS = 30_000; // how long a create is held back for its own webhook
 
@@ -48,6 +49,15 @@ export function runRoutes(cloud: Cloud) {
       const body = parse(byModel, request.body);
       checkWebhook(body.webhook);
       return accept(request, reply, makeOrder({ ...wanted(request, body), kind: "prediction", chosen }));
+    });
+
+    api.post("/deployments/:owner/:name/predictions", async (request, reply) => {
+      const { owner, name } = parse(modelPath, request.params);
+      const chosen = deployed(models, owner, name);
+      const body = parse(byModel, request.body);
+      checkWebhook(body.webhook);
+      const order = { ...wanted(request, body), kind: "prediction", chosen, deployment: name } as const;
+      return accept(request, reply, makeOrder(order));
     });
 
     api.post("/models/:owner/:name/versions/:version/trainings", async (request, reply) => {

@@ -1,10 +1,11 @@
 import { type RouteState, readStates } from "../db/catalogue-state.ts";
 import type { Db } from "../db/client.ts";
 import { type Pause, type ProviderState, readProviderStates } from "../db/provider-states.ts";
+import { keeperOf } from "../db/trained-models.ts";
 import { type App, routingOf } from "../domain/app.ts";
 import { type Model, modelsOf, type Route } from "../domain/catalogue.ts";
 import { type Fitted, isSafe } from "../domain/request.ts";
-import { canTake, type Form, isMeant, namesOf, type Providers, routesOn } from "../domain/routing.ts";
+import { canTake, type Form, isLetIn, type Providers, routesOn } from "../domain/routing.ts";
 import { ServiceError } from "../errors.ts";
 
 /** What workers found out is believed for so long; saves a query per submission. */
@@ -20,14 +21,22 @@ export interface CatalogueReader {
   /** What is known of the accounts; at most 2 s old. */
   accounts(): Promise<readonly ProviderState[]>;
   /** Throws model_gone when no provider of this deployment has the model for such an order, or none any more. */
-  checkThere(app: App, fitted: Pick<Fitted, "kind" | "model" | "files" | "input" | "trainedModel">): Promise<void>;
+  checkThere(app: App, fitted: Order): Promise<void>;
   /**
-   * Throws provider_paused when every account that may serve it is paused; at most 2 s late. A pause that nobody has
-   * tried to end although it was time lets submissions through: one of them will. A provider that only does not answer
-   * refuses nobody: jobs wait for it.
+   * Throws provider_paused when every account that may serve such an order is paused, at most 2 s late, and model_gone
+   * when the app lets nobody serve it who can. A pause that nobody has tried to end although it was time lets
+   * submissions through: one of them will. A provider that only does not answer refuses nobody: jobs wait for it.
    */
-  checkOpen(app: App, fitted: Pick<Fitted, "kind" | "model" | "plan">): Promise<void>;
+  checkOpen(app: App, fitted: Order & Pick<Fitted, "plan">): Promise<void>;
 }
+
+type Order = Pick<Fitted, "kind" | "model" | "files" | "input" | "trainedModel">;
+
+const formOf = ({ files, input, trainedModel }: Order): Form => ({
+  hasImage: "image" in files,
+  isTrained: trainedModel !== null,
+  isSafe: isSafe(input),
+});
 
 export function readCatalogue(db: Db, providers: Providers): CatalogueReader {
   const states = fresh(FRESH_MS, () => readStates(db));
@@ -38,9 +47,10 @@ export function readCatalogue(db: Db, providers: Providers): CatalogueReader {
   return {
     states,
     accounts,
-    async checkThere(app, { kind, model, files, input, trainedModel }) {
+    async checkThere(app, fitted) {
+      const { kind, model } = fitted;
       const current = await states();
-      const form = { hasImage: "image" in files, isTrained: trainedModel !== null, isSafe: isSafe(input) };
+      const form = formOf(fitted);
       if (!isGone(model, current, form)) return;
       const isUnchecked = form.isSafe && !isGone(model, current, { ...form, isSafe: false });
       const allowed = app.models[kind]?.allowed;
@@ -56,18 +66,36 @@ export function readCatalogue(db: Db, providers: Providers): CatalogueReader {
         },
       );
     },
-    async checkOpen(app, { kind, model, plan }) {
-      const known = await accounts();
-      const routing = routingOf(app, plan, kind);
-      const only = routing && routing.by !== "cost" && routing.others === false ? namesOf(routing) : null;
-      const serving = providers.filter(
-        (account) => routesOn(account, model).length > 0 && (only?.some((name) => isMeant(name, account)) ?? true),
+    async checkOpen(app, fitted) {
+      const { kind, model, plan, trainedModel } = fitted;
+      const [known, current] = await Promise.all([accounts(), states()]);
+      const routing = routingOf(app, plan, kind, model.alias);
+      const form = formOf(fitted);
+      const able = statesOf(model, providers, current).filter(
+        ({ route, state }) => state?.status !== "gone" && canTake(route, form),
       );
+      const allowed = providers.filter(
+        (account) =>
+          able.some(({ provider }) => provider === account.name) && (routing === null || isLetIn(account, routing)),
+      );
+      const pauses = new Map(
+        known.flatMap(({ provider, paused }) => (paused && !paused.untried ? [[provider, paused] as const] : [])),
+      );
+      // Looked up only where it may matter: one account alone can load weights that are not in our store.
+      const mayMatter = trainedModel !== null && allowed.some(({ name }) => pauses.has(name));
+      const keeper = mayMatter ? await keeperOf(db, trainedModel) : null;
+      const serving = allowed.filter(({ name }) => keeper === null || name === keeper);
+      if (serving.length === 0)
+        throw new ServiceError(
+          "model_gone",
+          `No provider that this app lets serve ${model.alias} can serve such an order${keeper === null ? "" : `: its trained weights are with ${keeper}`}. Name another model for ${kind}. Nothing was charged.`,
+          { fields: [{ pointer: "/model", detail: "nobody may serve it" }], facts: { models: [] } },
+        );
       const paused = serving.flatMap(({ name }): (Pause & { provider: string })[] => {
-        const pause = known.find(({ provider }) => provider === name)?.paused;
-        return pause && !pause.untried ? [{ provider: name, ...pause }] : [];
+        const pause = pauses.get(name);
+        return pause ? [{ provider: name, ...pause }] : [];
       });
-      if (serving.length === 0 || paused.length < serving.length) return;
+      if (paused.length < serving.length) return;
       const why = paused.map(
         ({ provider, reason, since }) => `${provider} ${PAUSED[reason]} since ${since.toISOString()}`,
       );

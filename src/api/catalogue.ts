@@ -237,7 +237,7 @@ function choicesNow(
   return choose(circumstances, {
     kind,
     alias: model.alias,
-    routing: routingOf(app, null, kind) ?? preference[kind],
+    routing: routingOf(app, null, kind, model.alias) ?? preference[kind],
     runId: crypto.randomUUID(),
     deadlineAt: new Date(circumstances.now.getTime() + seconds * 1_000),
     hasImage: model.limits.image === "required",

@@ -8,13 +8,13 @@ import { z } from "zod";
 import { fileRef } from "../domain/kinds/fields.ts";
 import { MOST_PHOTOS, photoField } from "../domain/kinds/training.ts";
 import { ServiceError } from "../errors.ts";
-import { readArchive } from "../storage/archive.ts";
+import { type EntryRefusal, readArchive } from "../storage/archive.ts";
 import { ArchiveRefused } from "../storage/archive-refused.ts";
 import { detectTask, setQuality } from "../storage/photo-set.ts";
 import { withScratch } from "../storage/scratch.ts";
 import type { ApiServices, Routes } from "./app.ts";
 import { expectBody, MOST_ARRIVAL_MS } from "./arrival.ts";
-import { judgeBytes, judgeRefs, type PhotoSet, photoAnswer, verdictsOf } from "./photos.ts";
+import { type Judged, judgeBytes, judgeRefs, type PhotoSet, photoAnswer, verdictsOf } from "./photos.ts";
 import { problemSchema } from "./problem.ts";
 
 /** 40 photos of 25 MB. */
@@ -98,28 +98,40 @@ async function judgeArchive(
 ): Promise<[set: PhotoSet, names: string[]]> {
   return withScratch(async (folder) => {
     const path = join(folder, "photos.zip");
+    const names: string[] = [];
+    const judged: Judged[] = [];
     try {
       await pipeline(stream, bounded, createWriteStream(path));
-      const names: string[] = [];
-      const judged = [];
       const limits = {
         maxEntries: MOST_PHOTOS,
         maxEntryBytes: services.limits.maxBytes,
         maxTotalBytes: MOST_ARCHIVE_BYTES,
       };
-      for await (const { name, bytes } of readArchive(path, limits)) {
-        names.push(name);
-        judged.push(await judgeBytes(services, appId, bytes));
+      for await (const entry of readArchive(path, limits)) {
+        names.push(entry.name);
+        judged.push("refused" in entry ? unpackable(entry.refused) : await judgeBytes(services, appId, entry.bytes));
       }
       return [verdictsOf(judged), names];
     } catch (error) {
       if (error instanceof ArchiveRefused)
-        throw new ServiceError("file_refused", `${error.message} Nothing was kept or charged.`, {
+        throw new ServiceError("file_refused", `${error.message} ${keptOf(judged)}Nothing was charged.`, {
           facts: { reason: error.code },
         });
       throw error;
     }
   });
+}
+
+/** As a photo that could not be kept; its siblings are judged all the same. */
+function unpackable({ code, message }: EntryRefusal): Judged {
+  const problem = { code: code === "corrupt" ? code : ("too_many_bytes" as const), detail: message };
+  return { asset: null, verdict: { ok: false, problems: [problem], notes: [], facts: null } };
+}
+
+/** Some refusals come up only when their entry is unpacked, after others were taken. */
+function keptOf(judged: readonly Judged[]): string {
+  const kept = judged.filter(({ asset }) => asset !== null).length;
+  return kept === 0 ? "Nothing was kept. " : `Photos before it were kept as uploads: ${kept}. `;
 }
 
 async function* bounded(pieces: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {

@@ -1,17 +1,13 @@
 import { z } from "zod";
 import { type CallSum, costsToday, readBalances, sumCalls } from "../db/provider-logs.ts";
 import { type ProviderState, readProviderStates } from "../db/provider-states.ts";
-import { isAnswered, quantile } from "../domain/call.ts";
+import { isAnswered, isReachable, quantile } from "../domain/call.ts";
 import type { ApiServices } from "./app.ts";
 
 /** What is read from the database is shared by everybody who asks within this time. */
 const FRESH_MS = 10_000;
 /** Adding up a day's runs is worth more patience. */
 const COSTS_FRESH_MS = 60_000;
-/** Who has been silent for longer may be well: nobody asked. */
-const UNASKED_MS = 600_000;
-/** One call of many that fails says nothing yet. */
-const JUST_NOW_MS = 60_000;
 
 const quantiles = z
   .object({ calls: z.int(), p50Ms: z.int().nullable(), p95Ms: z.int().nullable() })
@@ -105,14 +101,6 @@ export function isTroubled({ reachable, breaker, paused }: ProviderHealth): bool
 
 function pauseOf(state: ProviderState | undefined): ProviderHealth["paused"] {
   return state?.paused ? { reason: state.paused.reason, since: state.paused.since.toISOString() } : null;
-}
-
-function isReachable(calls: readonly CallSum[]): boolean | null {
-  const latest = (answered: boolean) =>
-    Math.min(...calls.filter(({ error }) => isAnswered(error) === answered).map(({ agoMs }) => agoMs));
-  const [answered, failed] = [latest(true), latest(false)];
-  if (Math.min(answered, failed) > UNASKED_MS) return null;
-  return answered <= JUST_NOW_MS || answered <= failed;
 }
 
 function lastHourOf(calls: readonly CallSum[]): NonNullable<ProviderHealth["lastHour"]> {

@@ -34,13 +34,17 @@ export interface DueLook {
 
 /**
  * Claims due looks in one statement, so that no two watches ask about the same run. A claim lapses after 12 s, so that
- * the looks of a dead worker are taken up again; one that takes longer is done twice, which is harmless.
+ * the looks of a dead worker are taken up again; one that takes longer is done twice, which is harmless. `except`: the
+ * accounts whose looks are left to others, or for later.
  */
-export async function claimLooks(db: Db, limit: number): Promise<DueLook[]> {
+export async function claimLooks(db: Db, limit: number, except: readonly string[] = []): Promise<DueLook[]> {
+  const names = except.map((name) => sql`${name}`);
+  const others = names.length > 0 ? sql`and provider not in (${sql.join(names, sql`, `)})` : sql``;
   const { rows } = await db.execute<Record<string, unknown>>(sql`
     update runs set next_look_at = now() + interval '12 seconds', looks = looks + 1
     where id in (
-      select id from runs where next_look_at <= now() order by next_look_at limit ${limit} for update skip locked)
+      select id from runs where next_look_at <= now() ${others}
+      order by next_look_at limit ${limit} for update skip locked)
     returning id, job_id, status, provider, model, version, input, destination, provider_run_id, looks, readings,
       (extract(epoch from coalesce(sent_at, created_at)) * 1000)::float8 as sent,
       (extract(epoch from coalesce(quiet_from, send_before + make_interval(secs => ${SENDER_GRACE_MS / 1_000}), sent_at, created_at)) * 1000)::float8 as quiet,

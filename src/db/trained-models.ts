@@ -67,6 +67,19 @@ export async function concludeTrained(db: Db): Promise<number> {
 }
 
 /**
+ * The one account that can load a trained model, as the provider kept the weights to itself; null: they are in our store,
+ * or there are none.
+ */
+export async function keeperOf(db: Db, id: string): Promise<string | null> {
+  const [row] = await db
+    .select({ provider: trainedModels.provider, version: trainedModels.providerVersion })
+    .from(trainedModels)
+    .where(and(eq(trainedModels.id, id), eq(trainedModels.status, "ready"), eq(trainedModels.family, "flux")));
+  if (!row?.version) return null;
+  return (await weightsOf(db, id, "lora")) === null ? row.provider : null;
+}
+
+/**
  * The weights of a trained model: `lora` is the one file that FLUX models load, `weights` the trainer's whole TAR, which
  * SDXL needs for its trigger word. Null where the provider kept them to itself.
  */

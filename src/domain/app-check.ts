@@ -36,9 +36,8 @@ export function appProblems(app: App): string[] {
         say(`${field} names ${kind}, which the newest price book does not price`);
   for (const [kind, least] of Object.entries(app.minSuccess)) checkWhole(`minSuccess of ${kind}`, least, 1, say);
   for (const [kind, seconds] of Object.entries(app.deadlineSeconds)) checkDeadline(app, kind as KindName, seconds, say);
-  checkRoutings(app, "routing", app.routing, say);
-  for (const [name, { routing }] of Object.entries(app.plans))
-    checkRoutings(app, `plan ${name}: routing`, routing, say);
+  checkRoutings(app, "", app, say);
+  for (const [name, plan] of Object.entries(app.plans)) checkRoutings(app, `plan ${name}: `, plan, say);
   checkExperiments(app, say);
   // What is wrong above makes examples fail in ways that say less.
   if (problems.length === 0) for (const book of app.prices) checkExamples(app, book, say);
@@ -184,23 +183,38 @@ function checkKind(app: App, kind: KindName, say: Say): void {
   }
 }
 
-function checkRoutings(app: App, place: string, routings: App["routing"], say: Say): void {
-  for (const [kind, routing] of Object.entries(routings ?? {}) as [KindName, Routing][]) {
-    const at = `${place} of ${kind}`;
+function checkRoutings(app: App, place: string, of: Pick<App, "routing" | "modelRouting">, say: Say): void {
+  for (const [kind, routing] of Object.entries(of.routing ?? {}) as [KindName, Routing][]) {
+    const at = `${place}routing of ${kind}`;
     if (!(kind in app.prices[0].rules)) say(`${at}: the newest price book does not price ${kind}`);
-    if (routing.by === "cost") continue;
-    const names = routing.by === "order" ? routing.order : Object.keys(routing.weights);
-    for (const twice of doubles(names)) say(`${at}: ${twice} is named twice`);
-    const allowed = modelsOf(kind).filter(({ alias }) => app.models[kind]?.allowed?.includes(alias) ?? true);
-    const able = apisOf(allowed);
-    for (const name of names.filter((each) => !able.includes(apiNamed(each))))
-      say(`${at}: ${name} has no route to any of its models; these have: ${able.join(", ")}`);
-    if (routing.by !== "weight") continue;
-    for (const [name, weight] of Object.entries(routing.weights))
-      if (!Number.isFinite(weight) || weight < 0)
-        say(`${at}: the weight of ${name} is ${weight}, not a number from 0 on`);
-    if (Object.values(routing.weights).every((weight) => weight === 0)) say(`${at}: nobody has a weight`);
+    checkRouting(at, routing, offeredOf(app, kind), say);
   }
+  const offered = [...new Set(kindsOf(app).flatMap((kind) => offeredOf(app, kind)))];
+  for (const [alias, routing] of Object.entries(of.modelRouting ?? {})) {
+    const at = `${place}modelRouting of ${alias}`;
+    const meant = offered.filter((model) => model.alias === alias);
+    if (meant.length > 0) checkRouting(at, routing, meant, say);
+    else say(`${at}: is no model of this app; there are ${aliases(offered)}`);
+  }
+}
+
+/** What the app lets its callers name. */
+export function offeredOf(app: App, kind: KindName): readonly Model[] {
+  return modelsOf(kind).filter(({ alias }) => app.models[kind]?.allowed?.includes(alias) ?? true);
+}
+
+function checkRouting(at: string, routing: Routing, models: readonly Model[], say: Say): void {
+  if (routing.by === "cost") return;
+  const names = routing.by === "order" ? routing.order : Object.keys(routing.weights);
+  for (const twice of doubles(names)) say(`${at}: ${twice} is named twice`);
+  const able = apisOf(models);
+  for (const name of names.filter((each) => !able.includes(apiNamed(each))))
+    say(`${at}: ${name} has no route to any of its models; these have: ${able.join(", ")}`);
+  if (routing.by !== "weight") return;
+  for (const [name, weight] of Object.entries(routing.weights))
+    if (!Number.isFinite(weight) || weight < 0)
+      say(`${at}: the weight of ${name} is ${weight}, not a number from 0 on`);
+  if (Object.values(routing.weights).every((weight) => weight === 0)) say(`${at}: nobody has a weight`);
 }
 
 const apisOf = (models: readonly Model[]) => [...new Set(models.flatMap(({ routes }) => routes.map(({ api }) => api)))];

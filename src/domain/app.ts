@@ -27,6 +27,8 @@ export interface Plan {
   readonly rates: Partial<Record<KindName | "request", Rate>>;
   /** Who serves its users, where that is not as for the others. */
   readonly routing?: Partial<Record<KindName, Routing>>;
+  /** The same for single models, by alias; comes before what is said of their kinds. */
+  readonly modelRouting?: Readonly<Record<string, Routing>>;
 }
 
 /**
@@ -76,6 +78,8 @@ export interface App {
   readonly models: Partial<Record<KindName, ModelChoice>>;
   /** Who serves which kind, by weight, in order or by cost; absent: as the deployment has it (AI_PROVIDER and so on). */
   readonly routing?: Partial<Record<KindName, Routing>>;
+  /** Who serves which model, by alias: a primary and a secondary of its own. Comes before what is said of its kind. */
+  readonly modelRouting?: Readonly<Record<string, Routing>>;
   /** The models' safety checker: always, never, or as each request says (on unless it says `safety: false`). */
   readonly safety: "on" | "off" | "request";
   /** Fewer delivered variants than this is a failed job, unless the request says otherwise. Absent: the kind's own. */
@@ -105,9 +109,10 @@ export function planOf(app: App, name: string | null): { readonly name: string; 
   return { name: app.defaultPlan, plan };
 }
 
-/** Who is to serve a kind for users of a plan; null: as the deployment has it. */
-export function routingOf(app: App, plan: string | null, kind: KindName): Routing | null {
-  return planOf(app, plan).plan.routing?.[kind] ?? app.routing?.[kind] ?? null;
+/** Who is to serve users of a plan: what is said of the model, then of the kind; null: as the deployment has it. */
+export function routingOf(app: App, plan: string | null, kind: KindName, alias: string): Routing | null {
+  const own = planOf(app, plan).plan;
+  return own.modelRouting?.[alias] ?? app.modelRouting?.[alias] ?? own.routing?.[kind] ?? app.routing?.[kind] ?? null;
 }
 
 /** A plan without limits of its own: what the models take is what can be asked for. */

@@ -52,6 +52,22 @@ export function isAnswered(trouble: CallTrouble | null): boolean {
   return trouble !== "unreachable" && trouble !== "unanswered" && trouble !== "broken";
 }
 
+/** Who has been silent for longer may be well: nobody asked. */
+const UNASKED_MS = 600_000;
+/** One call of many that fails says nothing yet. */
+const JUST_NOW_MS = 60_000;
+
+/** Whether an account has answered lately, by its calls of the last hour; null: nobody has asked it for ten minutes. */
+export function isReachable(
+  calls: readonly { readonly error: CallTrouble | null; readonly agoMs: number }[],
+): boolean | null {
+  const latest = (answered: boolean) =>
+    Math.min(...calls.filter(({ error }) => isAnswered(error) === answered).map(({ agoMs }) => agoMs));
+  const [answered, failed] = [latest(true), latest(false)];
+  if (Math.min(answered, failed) > UNASKED_MS) return null;
+  return answered <= JUST_NOW_MS || answered <= failed;
+}
+
 /** Four to each doubling: a time is known to a fifth. The last one begins at 2^20 ms, a quarter of an hour. */
 const MOST_BUCKET = 80;
 

@@ -46,6 +46,8 @@ const huggingFace = of("huggingface");
 const poe = of("poe");
 /** An hour on an A40; the account knows its own GPU and price. */
 const OWN_GPU = perSecond(111);
+/** A second on an H100; the account knows its deployment's price. */
+const OWN_DEPLOYMENT = perSecond(1_525);
 const WORDS = { image: false } as const;
 const PICTURE = { image: true } as const;
 /** Nobody says that there is a safety checker, or lets one be asked for. */
@@ -81,6 +83,7 @@ export const MODELS: readonly Model[] = [
     kinds: ["generation"],
     routes: [
       replicate("black-forest-labs/flux-dev", flux, each(25_000)),
+      replicate("own/flux-dev", flux, OWN_DEPLOYMENT),
       falAi("fal-ai/flux/dev", fal.flux, perMegapixel(25_000), WORDS),
       falAi("fal-ai/flux/dev/image-to-image", fal.fluxFromImage, perMegapixel(30_000), PICTURE),
       waveSpeed("wavespeed-ai/flux-dev", waveSpeedFlux, each(12_000)),

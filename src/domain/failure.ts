@@ -52,6 +52,12 @@ export const FAILURES = {
     says: "The image service is busy; we are waiting for our turn.",
     remedy: "The provider throttled us (429). It is asked again later; this does not count as an attempt.",
   },
+  provider_busy: {
+    retryable: true,
+    says: "The image service is busy; we keep trying.",
+    remedy:
+      "The provider answered that it cannot take the order yet: the model is being loaded, or all of its machines are taken. It is asked again later; nothing was ordered.",
+  },
   provider_unavailable: {
     retryable: true,
     says: "The image service cannot be reached; we keep trying.",

@@ -1,4 +1,4 @@
-import type { Failure, FailureCode } from "./failure.ts";
+import { type Failure, type FailureCode, failure } from "./failure.ts";
 
 /**
  * The port to those who sell runs. An adapter is one file in src/providers; it translates, and decides nothing.
@@ -225,10 +225,20 @@ export interface Delivery {
 export class ProviderUnreachable extends Error {
   override readonly name = "ProviderUnreachable";
   readonly retryAfterMs: number | null;
-  constructor(message: string, options: { cause?: unknown; retryAfterMs?: number } = {}) {
+  /** Somebody answered, and wants to be asked less: a 429. */
+  readonly throttled: boolean;
+  constructor(message: string, options: { cause?: unknown; retryAfterMs?: number; throttled?: boolean } = {}) {
     super(message, { cause: options.cause });
     this.retryAfterMs = options.retryAfterMs ?? null;
+    this.throttled = options.throttled ?? false;
   }
+}
+
+/** What is to be known before an order could not be asked: later, then. Throws whatever else went wrong. */
+export function postponedBy(error: unknown, retryAfterMs: number): Postponed {
+  if (!(error instanceof ProviderUnreachable)) throw error;
+  const why = failure(error.throttled ? "rate_limited" : "provider_unavailable", error.message);
+  return { outcome: "postponed", failure: why, retryAfterMs: error.retryAfterMs ?? retryAfterMs };
 }
 
 /** This account can never be given this file; another one may take it. The message says what to do. */

@@ -153,8 +153,13 @@ export const canTake = ({ takes = {} }: Pick<Route, "takes">, { hasImage, isTrai
 /** Why an account cannot be asked at all; null: it can. */
 function barOf(account: Account, { only, routing }: Wanted): string | null {
   if (only && only.provider !== account.name) return only.because;
-  const isNamed = namesOf(routing).some((name) => isMeant(name, account));
-  return routing.by !== "cost" && routing.others === false && !isNamed ? "is not in the app's routing" : null;
+  return isLetIn(account, routing) ? null : "is not in the app's routing";
+}
+
+/** Whether a routing leaves it a place in line, be it the last. */
+export function isLetIn(account: Pick<Account, "name" | "api">, routing: Routing): boolean {
+  if (routing.by === "cost" || routing.others !== false) return true;
+  return namesOf(routing).some((name) => isMeant(name, account));
 }
 
 /** A choice, before it has its place among the others. */
@@ -198,6 +203,7 @@ function judge(
 const REFUSED: Partial<Record<FailureCode, string>> = {
   provider_no_credit: "has said that its account is out of credit",
   provider_auth: "has refused our key",
+  provider_busy: "was too busy to take it",
   provider_unavailable: "did not take it",
 };
 

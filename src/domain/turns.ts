@@ -40,7 +40,8 @@ export function bucketOf({ max, seconds }: Rate): Bucket {
 export type PauseReason = "provider_no_credit" | "provider_auth";
 
 /**
- * What an answer to an order says about the account. `answered`: somebody is there, and refused what was asked for.
+ * What an answer to an order says about the account. `answered`: somebody is there, and refused what was asked for, or
+ * cannot take it yet.
  * `silent`: nobody knows what became of it, or nobody could be reached.
  */
 type AccountWord = "accepted" | "answered" | "throttled" | "silent" | PauseReason;

@@ -110,10 +110,11 @@ export async function ask(call: Call): Promise<Reply> {
 
       const wish = wishedRetryAfterMs(sent);
       pauseMs = wish ?? 0;
-      const retryAfterMs = wish ?? (sent.status === 429 ? DEFAULT_RETRY_AFTER_MS : undefined);
+      const throttled = sent.status === 429;
+      const retryAfterMs = wish ?? (throttled ? DEFAULT_RETRY_AFTER_MS : undefined);
       throw new ProviderUnreachable(
         `${call.method} ${new URL(call.url).pathname} answered ${sent.status}: ${quote(sent.body, call)}`,
-        retryAfterMs === undefined ? {} : { retryAfterMs },
+        { throttled, ...(retryAfterMs !== undefined && { retryAfterMs }) },
       );
     },
     {

@@ -10,6 +10,7 @@ import {
   type Postponed,
   type Provider,
   ProviderUnreachable,
+  postponedBy,
   type Resolved,
   type RunRef,
   WebhookRefused,
@@ -118,8 +119,7 @@ function make(options: AdapterOptions): Provider {
       remember(model, mapped.providerId);
       return { outcome: "resolved", version: mapped.providerId };
     } catch (error) {
-      if (!(error instanceof ProviderUnreachable)) throw error;
-      return postponed("provider_unavailable", error.message, error.retryAfterMs ?? UNAVAILABLE_RETRY_MS);
+      return postponedBy(error, UNAVAILABLE_RETRY_MS);
     }
   }
 
@@ -197,7 +197,7 @@ function make(options: AdapterOptions): Provider {
     if (status === 429) return postponed("rate_limited", words(body), retryAfterMs(reply));
     const loading = Problem.safeParse(parseJson(body)).data?.estimated_time;
     if (status === 503 && loading !== undefined)
-      return postponed("provider_unavailable", words(body), Math.min(MAX_LOADING_MS, Math.max(500, loading * 1_000)));
+      return postponed("provider_busy", words(body), Math.min(MAX_LOADING_MS, Math.max(500, loading * 1_000)));
     if (code === null || status < 400 || status >= 500 || status === 408)
       return { outcome: "lost", detail: `answered ${status}: ${words(body)}`.slice(0, 2_000) };
     return declined(code, words(body));

@@ -9,6 +9,7 @@ import {
   type Postponed,
   type Provider,
   ProviderUnreachable,
+  postponedBy,
   type Resolved,
   WebhookRefused,
 } from "../domain/provider.ts";
@@ -85,8 +86,7 @@ function make(options: AdapterOptions): Provider {
       if (bots.names.has(model.toLowerCase())) return { outcome: "resolved", version: null };
       return declined("model_not_found", `Poe lists no bot "${model}"`);
     } catch (error) {
-      if (!(error instanceof ProviderUnreachable)) throw error;
-      return postponed("provider_unavailable", error.message, error.retryAfterMs ?? UNAVAILABLE_RETRY_MS);
+      return postponedBy(error, UNAVAILABLE_RETRY_MS);
     }
   }
 
@@ -128,7 +128,7 @@ function make(options: AdapterOptions): Provider {
     }
     if (status === 429) return postponed("rate_limited", words(body), waitMs(reply));
     const problem = problemIn(body);
-    if (problem && status === OVERLOADED) return postponed("provider_unavailable", words(body), retryAfterMs(reply));
+    if (problem && status === OVERLOADED) return postponed("provider_busy", words(body), retryAfterMs(reply));
     const code = problem && codeOf(problem, status);
     // What was held back or broke was worked on, and may have cost us.
     if (code === "content_refused" || (code && status === 500)) return failed(code, words(body), order.runId);

@@ -3,6 +3,7 @@ import type { Status } from "replicate";
 import { z } from "zod";
 import { type FailureCode, failure } from "../domain/failure.ts";
 import type { Look, Order } from "../domain/provider.ts";
+import { isCalled, isOwn, type Place } from "./replicate-place.ts";
 import { progressOf } from "./tqdm.ts";
 
 /** Only what is read, and only `id` and `status` are insisted on: an ornament of an odd type must not hide a run. */
@@ -23,6 +24,7 @@ export const ListedPrediction = z.object({
   id: z.string().min(1).max(200),
   model: z.string().nullable().catch(null),
   version: z.string().nullable().catch(null),
+  deployment: z.string().min(1).nullable().catch(null),
   created_at: z.string(),
   input: z.record(z.string(), z.unknown()).nullable().catch(null),
   webhook: z.string().min(1).nullable().catch(null),
@@ -138,20 +140,26 @@ function isPastDeadline({ deadline, completed_at }: Prediction, now: Date): bool
 /**
  * Whether a listed prediction is what an order became. The webhook URL is ours alone, so it decides where it was sent.
  * "doubtful": it may be ours, but what would tell is missing; then nobody may conclude that ours does not exist.
+ * `place`: where the order goes as things are now; null: its deployment is not configured any more.
  */
-export function likeness(listed: ListedPrediction, order: Order): "same" | "other" | "doubtful" {
+export function likeness(listed: ListedPrediction, order: Order, place: Place | null): "same" | "other" | "doubtful" {
   // The run's id in it is enough: our address or its secret may have changed since the order was sent.
   if (listed.webhook !== null)
     return listed.webhook === order.webhookUrl || listed.webhook.includes(`/${order.runId}/`) ? "same" : "other";
   const model = order.model.split(":")[0]?.toLowerCase();
-  if (listed.model !== null && listed.model.toLowerCase() !== model) return "other";
+  // Of a run of a deployment the model below it is listed, which the order does not name.
+  if (!isOwn(order.model) && listed.model !== null && listed.model.toLowerCase() !== model) return "other";
   if (order.version !== null && listed.version !== null && listed.version !== order.version) return "other";
   const isPurged = listed.data_removed || listed.input === null;
   if (!isPurged && !hasInput(listed.input ?? {}, order)) return "other";
   // Only ours has it in its input: a training's photos are named with it.
   if (!isPurged && JSON.stringify(order.input).includes(order.runId)) return "same";
+  // A name that differs proves nothing: the order may have gone to the deployment that was configured then.
+  const isThere = isOwn(order.model)
+    ? place !== null && isCalled(listed.deployment, place)
+    : listed.model !== null && listed.deployment === null;
   // Sent with a webhook and listed without one: either not ours, or this list does not tell webhooks.
-  const isClear = !isPurged && listed.model !== null && order.webhookUrl === null;
+  const isClear = !isPurged && isThere && order.webhookUrl === null;
   return isClear ? "same" : "doubtful";
 }
 

@@ -16,12 +16,14 @@ import {
   type Postponed,
   type Provider,
   ProviderUnreachable,
+  postponedBy,
   type Resolved,
   type RunRef,
   WebhookRefused,
 } from "../domain/provider.ts";
 import { type Adapter, type AdapterOptions, isLoopback } from "./adapter.ts";
 import { ask, type Call, parseJson, type Reply, retryAfterMs, sendOnce } from "./http.ts";
+import { noPlace, placeOf } from "./replicate-place.ts";
 import { ListedPrediction, likeness, lookOf, lookOfTraining, Prediction } from "./replicate-prediction.ts";
 import { checkStandardWebhook } from "./standard-webhook.ts";
 import { makeWebhookSecret } from "./webhook-secret.ts";
@@ -51,6 +53,7 @@ const Model = z.object({
   latest_version: z.object({ id: z.string().min(1) }).nullish(),
 });
 const Version = z.object({ id: z.string().min(1) });
+const Deployment = z.object({ name: z.string().min(1) });
 const Account = z.object({ type: z.string().max(40).catch("account"), username: z.string().regex(/^[\w.-]{1,100}$/) });
 const Created = z.object({ id: z.string().min(1).max(200) });
 const UploadedFile = z.object({ urls: z.object({ get: z.url() }) });
@@ -61,7 +64,7 @@ const Problem = z.object({ title: z.string().optional().catch(undefined), detail
 
 /** Replicate's HTTP API, and everything that speaks it. */
 export function makeReplicate(options: AdapterOptions): Provider {
-  const { name, token, onCall, onStrange = () => {} } = options;
+  const { name, token, onCall, endpoints = {}, onStrange = () => {} } = options;
   const base = options.baseUrl.replace(/\/+$/, "");
   const { origin } = new URL(base);
   const isLocal = isLoopback(base);
@@ -98,20 +101,26 @@ export function makeReplicate(options: AdapterOptions): Provider {
   }
 
   async function resolve(model: string, { fresh } = { fresh: false }): Promise<Resolved | Declined | Postponed> {
-    const at = splitModel(model);
-    if (at === null) return declined("model_not_found", `"${model}" is not owner/name or owner/name:version`);
+    const at = placeOf(model, endpoints);
+    if (at === null) return declined("model_not_found", noPlace(model, name));
     if (at.pin !== null && !fresh) return { outcome: "resolved", version: at.pin };
     const known = models.get(model);
     if (known && !fresh && clock().getTime() - known.readAt < MODEL_FRESH_MS)
       return { outcome: "resolved", version: known.version };
 
     try {
-      const reply = await ask(call("GET", `/models/${at.path}${at.pin === null ? "" : `/versions/${at.pin}`}`));
+      const reply = await ask(call("GET", `/${at.door}/${at.path}${at.pin === null ? "" : `/versions/${at.pin}`}`));
       const isRefusal = problemIn(reply.body) !== null;
       if (reply.status === 401 && isRefusal) return declined("provider_auth", words(reply.body));
       if (reply.status === 404 && isRefusal) {
         models.delete(model);
-        return declined("model_not_found", `${model}: ${words(reply.body)}`);
+        const called = at.door === "deployments" ? `${model}, the deployment ${at.path}` : model;
+        return declined("model_not_found", `${called}: ${words(reply.body)}`);
+      }
+      if (at.door === "deployments") {
+        read(Deployment, reply, `deployment ${at.path}`);
+        remember(model, null);
+        return { outcome: "resolved", version: null };
       }
       if (at.pin !== null) return { outcome: "resolved", version: read(Version, reply, `model ${model}`).id };
       const found = read(Model, reply, `model ${model}`);
@@ -120,8 +129,7 @@ export function makeReplicate(options: AdapterOptions): Provider {
       remember(model, version);
       return { outcome: "resolved", version };
     } catch (error) {
-      if (!(error instanceof ProviderUnreachable)) throw error;
-      return postponed("provider_unavailable", error.message, error.retryAfterMs ?? UNAVAILABLE_RETRY_MS);
+      return postponedBy(error, UNAVAILABLE_RETRY_MS);
     }
   }
 
@@ -150,8 +158,7 @@ export function makeReplicate(options: AdapterOptions): Provider {
         throw new ProviderUnreachable(`model ${model} could not be made (${reply.status}): ${words(reply.body)}`);
       return declined(refusalOf(reply.status, ""), `the destination ${model} could not be made: ${words(reply.body)}`);
     } catch (error) {
-      if (!(error instanceof ProviderUnreachable)) throw error;
-      return postponed("provider_unavailable", error.message, error.retryAfterMs ?? UNAVAILABLE_RETRY_MS);
+      return postponedBy(error, UNAVAILABLE_RETRY_MS);
     }
   }
 
@@ -189,19 +196,19 @@ export function makeReplicate(options: AdapterOptions): Provider {
   }
 
   async function submit(order: Order): Promise<Answer> {
-    const at = splitModel(order.model);
-    if (at === null) return declined("model_not_found", `"${order.model}" is not owner/name`);
+    const at = placeOf(order.model, endpoints);
+    if (at === null) return declined("model_not_found", noPlace(order.model, name));
     // Replicate refuses it too; this way nothing is sent for it.
     if (order.webhookUrl !== null && !order.webhookUrl.startsWith("https://"))
       return declined("input_refused", "the webhook URL is not https");
 
-    const version = order.version ?? at.pin;
+    const version = at.door === "deployments" ? null : (order.version ?? at.pin);
     const isTraining = order.destination !== null;
     if (isTraining && version === null) return declined("model_not_found", `${at.path} has no version to train`);
     const path = isTraining
       ? `/models/${at.path}/versions/${version}/trainings`
       : version === null
-        ? `/models/${at.path}/predictions`
+        ? `/${at.door}/${at.path}/predictions`
         : "/predictions";
     const body = printJson({
       ...(isTraining ? { destination: order.destination } : version !== null && { version }),
@@ -246,6 +253,7 @@ export function makeReplicate(options: AdapterOptions): Provider {
   ): Promise<Found> {
     const since = sentAt.getTime() - CLOCK_SKEW_MS;
     const deadline = performance.now() + totalMs;
+    const place = placeOf(order.model, endpoints);
     let doubtful = false;
     // Trainings cannot be asked for by time; either list is newest first, and read as far back as the order.
     let url: string | null =
@@ -261,7 +269,7 @@ export function makeReplicate(options: AdapterOptions): Provider {
         const page: z.infer<typeof Page> = read(Page, await ask(call("GET", url, { totalMs: left })), "list");
         for (const listed of page.results) {
           if (Date.parse(listed.created_at) < since) return { outcome: doubtful ? "unread" : "absent" };
-          const like = likeness(listed, order);
+          const like = likeness(listed, order, place);
           if (like === "other" || (await isTaken(listed.id))) continue;
           if (like === "same") return { outcome: "found", providerRunId: listed.id };
           doubtful = true;
@@ -315,6 +323,9 @@ export const replicate: Adapter = {
   baseUrl: "https://api.replicate.com/v1",
   statusPage: "https://status.replicate.com",
   sample: { model: "black-forest-labs/flux-schnell", input: (prompt) => ({ prompt }) },
+  otherSamples: [
+    { model: "own/flux-dev", input: (prompt) => ({ prompt }), endpoints: { "own/flux-dev": "acme/my-flux" } },
+  ],
   make: makeReplicate,
 };
 
@@ -357,12 +368,6 @@ function printJson(value: unknown): string | null {
   } catch {
     return null;
   }
-}
-
-/** "owner/name" or "owner/name:version"; null for anything else. */
-function splitModel(model: string): { readonly path: string; readonly pin: string | null } | null {
-  const match = /^(\w[\w.-]*)\/(\w[\w.-]*)(?::([\w.-]+))?$/.exec(model);
-  return match ? { path: `${match[1]}/${match[2]}`, pin: match[3] ?? null } : null;
 }
 
 function declined(code: FailureCode, detail: string): Declined {

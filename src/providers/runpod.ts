@@ -12,6 +12,7 @@ import {
   type Postponed,
   type Provider,
   ProviderUnreachable,
+  postponedBy,
   type Resolved,
   type RunRef,
   WebhookRefused,
@@ -114,8 +115,7 @@ function makeRunpod(options: AdapterOptions): Provider {
       remember(model);
       return RESOLVED;
     } catch (error) {
-      if (!(error instanceof ProviderUnreachable)) throw error;
-      return postponed("provider_unavailable", error.message, error.retryAfterMs ?? UNAVAILABLE_RETRY_MS);
+      return postponedBy(error, UNAVAILABLE_RETRY_MS);
     }
   }
 

@@ -13,6 +13,7 @@ import {
   type Postponed,
   type Provider,
   ProviderUnreachable,
+  postponedBy,
   type Resolved,
   type RunRef,
   WebhookRefused,
@@ -93,7 +94,7 @@ function makeWaveSpeed(options: AdapterOptions): Provider {
     const envelope = envelopeIn(reply.body);
     const parsed = schema.safeParse(envelope?.data);
     if (reply.status < 300 && envelope?.code === 200 && parsed.success) return parsed.data;
-    const retry = envelope?.code === 429 ? { retryAfterMs: retryAfterMs(reply) } : {};
+    const retry = envelope?.code === 429 ? { throttled: true, retryAfterMs: retryAfterMs(reply) } : {};
     throw new ProviderUnreachable(`${what}: no usable answer (${verdictOf(reply)}): ${words(reply)}`, retry);
   }
 
@@ -113,8 +114,7 @@ function makeWaveSpeed(options: AdapterOptions): Provider {
       if (models?.ids.has(model)) return { outcome: "resolved", version: null };
       return declined("model_not_found", `${model} is not in the provider's list of models`);
     } catch (error) {
-      if (!(error instanceof ProviderUnreachable)) throw error;
-      return postponed("provider_unavailable", error.message, error.retryAfterMs ?? UNAVAILABLE_RETRY_MS);
+      return postponedBy(error, UNAVAILABLE_RETRY_MS);
     }
   }
 

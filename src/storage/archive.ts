@@ -30,11 +30,16 @@ export interface ArchiveLimits {
   readonly maxTotalBytes: number;
 }
 
-export interface ReadEntry {
-  /** As it stands in the archive; safe to join to a folder, but nothing here does. */
-  readonly name: string;
-  readonly bytes: Buffer;
+/** Why one entry is left out, in words for whoever sent the archive; the others are not touched by it. */
+export interface EntryRefusal {
+  readonly code: "entry_too_large" | "corrupt";
+  readonly message: string;
 }
+
+/** `name`: as it stands in the archive; safe to join to a folder, but nothing here does. */
+export type ReadEntry =
+  | { readonly name: string; readonly bytes: Buffer }
+  | { readonly name: string; readonly refused: EntryRefusal };
 
 /** Unpacked by packed. Pictures and captions stay under 10; deflate itself ends at 1,032. */
 const MAX_RATIO = 200;
@@ -103,15 +108,16 @@ export async function writeArchive(
 
 /**
  * The files of a ZIP that somebody else packed, one after the other, in memory one at a time. What can be told from the
- * directory is refused before a byte is unpacked; sizes and checksums are then held against the real bytes, so an entry
- * may still be refused when its turn comes. Folders, dotfiles, `__MACOSX/` and `Thumbs.db` are skipped. Throws
- * ArchiveRefused, or what the disk throws.
+ * directory is refused before a byte is unpacked; sizes and checksums are then held against the real bytes. An entry that
+ * is too large or damaged is refused by itself, in its place among the others; what is no honest archive, as a whole.
+ * Folders, dotfiles, `__MACOSX/` and `Thumbs.db` are skipped. Throws ArchiveRefused, also after entries were handed on,
+ * or what the disk throws.
  */
 export async function* readArchive(path: string, limits: ArchiveLimits): AsyncGenerator<ReadEntry, void, undefined> {
   const zip = await openZip(path);
   try {
-    for (const { name, entry } of await readDirectory(zip, limits))
-      yield { name, bytes: await readEntry(zip, name, entry) };
+    for (const { name, entry, refused } of await readDirectory(zip, limits))
+      yield refused ? { name, refused } : { name, ...(await readEntry(zip, name, entry)) };
   } finally {
     zip.close();
   }
@@ -132,6 +138,8 @@ async function openZip(path: string): Promise<OpenZip> {
 interface Listed {
   readonly name: string;
   readonly entry: Entry;
+  /** By what the directory says; it is not unpacked. */
+  readonly refused: EntryRefusal | null;
 }
 
 async function readDirectory(zip: OpenZip, limits: ArchiveLimits): Promise<Listed[]> {
@@ -151,13 +159,13 @@ async function readDirectory(zip: OpenZip, limits: ArchiveLimits): Promise<Liste
     checkType(name, entry);
     if (isSkipped(name)) continue;
     if (listed.length >= maxEntries) throw tooMany();
-    checkEntry(name, entry, limits.maxEntryBytes);
+    const refusal = checkEntry(name, entry, limits.maxEntryBytes);
     if (!takeName(names, name)) throw refused("duplicate_name", `The archive has two files ${show(name)}. Rename one.`);
-    total += entry.uncompressedSize;
+    if (!refusal) total += entry.uncompressedSize;
     if (total > maxTotalBytes) {
       throw refused("total_too_large", `The files have more than ${maxTotalBytes} bytes when unpacked. Pack fewer.`);
     }
-    listed.push({ name, entry });
+    listed.push({ name, entry, refused: refusal });
   }
   checkOverlap(listed);
   return listed;
@@ -182,21 +190,19 @@ function checkType(name: string, entry: Entry): void {
   }
 }
 
-/** What the directory claims. Lies are found when the entry is read. */
-function checkEntry(name: string, entry: Entry, maxEntryBytes: number): void {
+/** What the directory claims: why the entry is left out, or null. Lies are found when the entry is read. */
+function checkEntry(name: string, entry: Entry, maxEntryBytes: number): EntryRefusal | null {
   const { compressedSize, uncompressedSize, compressionMethod } = entry;
   if (isArchiveName(name)) throw nested(name);
   if (compressionMethod !== 0 && compressionMethod !== 8) {
     throw refused("unsupported", `${show(name)} is packed by an unusual method. Pack it as an ordinary ZIP.`);
   }
-  if (uncompressedSize > maxEntryBytes) {
-    throw refused(
-      "entry_too_large",
-      `${show(name)} has ${uncompressedSize} bytes; at most ${maxEntryBytes} are taken.`,
-    );
-  }
   if (uncompressedSize > compressedSize * MAX_RATIO) throw bomb(name);
-  if (compressionMethod === 0 && uncompressedSize !== compressedSize) throw corrupt();
+  if (uncompressedSize > maxEntryBytes) {
+    const message = `${show(name)} has ${uncompressedSize} bytes; at most ${maxEntryBytes} are taken. Send a smaller one.`;
+    return { code: "entry_too_large", message };
+  }
+  return compressionMethod === 0 && uncompressedSize !== compressedSize ? damaged(name) : null;
 }
 
 /** Entries that share their bytes unpack to far more than the file holds. */
@@ -209,17 +215,19 @@ function checkOverlap(listed: readonly Listed[]): void {
   });
 }
 
-async function readEntry(zip: OpenZip, name: string, entry: Entry): Promise<Buffer> {
+type Unpacked = { readonly bytes: Buffer } | { readonly refused: EntryRefusal };
+
+async function readEntry(zip: OpenZip, name: string, entry: Entry): Promise<Unpacked> {
   // Bounded twice by the directory: the limit, and 200 × the packed bytes, which are in the file.
   const bytes = Buffer.allocUnsafe(entry.uncompressedSize);
   let filled = 0;
   /** Kept apart: what a pipeline reports may be the end of another stream in it. */
-  let lie: ArchiveRefused | null = null;
+  let isLarger = false;
   const collect = async (source: AsyncIterable<Buffer>) => {
     for await (const piece of source) {
       if (filled + piece.length > bytes.length) {
-        lie = refused("entry_too_large", `${show(name)} is larger than the archive says. Pack it anew.`);
-        throw lie;
+        isLarger = true;
+        throw new Error("larger than the directory says");
       }
       piece.copy(bytes, filled);
       filled += piece.length;
@@ -230,12 +238,20 @@ async function readEntry(zip: OpenZip, name: string, entry: Entry): Promise<Buff
     if (entry.compressionMethod === 8) await pipeline(packed, createInflateRaw(), collect);
     else await pipeline(packed, collect);
   } catch (error) {
-    if (lie !== null || isOfDisk(error)) throw lie ?? error;
-    throw corrupt(error);
+    if (isLarger) {
+      const message = `${show(name)} is larger than the archive says. Pack it anew.`;
+      return { refused: { code: "entry_too_large", message } };
+    }
+    if (isOfDisk(error)) throw error;
+    return { refused: damaged(name) };
   }
-  if (filled !== bytes.length || crc32(bytes) !== entry.crc32) throw corrupt();
+  if (filled !== bytes.length || crc32(bytes) !== entry.crc32) return { refused: damaged(name) };
   if (isArchive(bytes)) throw nested(name);
-  return bytes;
+  return { bytes };
+}
+
+function damaged(name: string): EntryRefusal {
+  return { code: "corrupt", message: `${show(name)} is damaged in the archive. Pack it anew, or leave it out.` };
 }
 
 /** Why a name is not that of a file below a folder, or null. */

@@ -1,5 +1,5 @@
 import { claimChore } from "../db/chores.ts";
-import { readBalances, saveBalance } from "../db/provider-logs.ts";
+import { costsToday, readBalances, saveBalance } from "../db/provider-logs.ts";
 import { ProviderUnreachable } from "../domain/provider.ts";
 import { type Loop, repeat } from "./loop.ts";
 import type { Services } from "./services.ts";
@@ -10,10 +10,13 @@ const ASKED_SECONDS = 300;
 
 type BalanceServices = Pick<Services, "db" | "providers" | "logger" | "metrics">;
 
-/** Notes what is left on the accounts that tell, and shows it in the metrics of every worker. */
+/** Notes what is left on the accounts that tell; shows that, and what today cost, in the metrics of every worker. */
 export function balances({ db, providers, logger, metrics }: BalanceServices, everyMs = EVERY_MS): Loop {
   const telling = providers.filter(({ balance }) => balance);
   return repeat("balances", logger, everyMs, async () => {
+    const names = providers.map(({ name }) => name);
+    const costs = await costsToday(db, names);
+    for (const provider of names) metrics.providerCostToday.set({ provider }, (costs.get(provider) ?? 0) / 1_000_000);
     if (telling.length === 0) return false;
     if (await claimChore(db, "balances", ASKED_SECONDS))
       for (const { name, balance } of telling) {

@@ -9,13 +9,14 @@ import type { Services } from "./services.ts";
 
 /** The run that ended, and who sold it; `route` null: it has left the catalogue. */
 export interface Sold {
+  readonly jobId: string;
   readonly runId: string;
   readonly providerRunId: string;
   readonly input: Readonly<Record<string, unknown>>;
   readonly route: Route | null;
 }
 
-type Kept = Pick<Services, "db" | "storage">;
+type Kept = Pick<Services, "db" | "storage" | "reach">;
 
 /** What a provider's word of an end teaches us. Outputs inside of it are put away before it is told. */
 export async function toEndEvent(services: Kept, sold: Sold, at: Date, end: End): Promise<RunEvent> {
@@ -24,7 +25,7 @@ export async function toEndEvent(services: Kept, sold: Sold, at: Date, end: End)
   if (end.status === "canceled") return { type: "canceled", at, runId, ...spent };
   if (end.status === "failed") return { type: "failed", at, runId, failure: end.failure, ...spent };
   try {
-    const outputs = await keepInline(services, runId, end.outputs);
+    const outputs = await keepInline(services, sold, end.outputs);
     return { type: "succeeded", at, runId, providerRunId, outputs, trainedVersion: end.trainedVersion, ...spent };
   } catch (error) {
     if (!(error instanceof InlineRefused)) throw error;

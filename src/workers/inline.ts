@@ -29,8 +29,8 @@ export class InlineRefused extends Error {
 
 /** The same outputs with the `data:` URLs among them put away. Throws InlineRefused, and what the storage throws. */
 export async function keepInline(
-  { db, storage }: Pick<Services, "db" | "storage">,
-  runId: string,
+  { db, storage, reach }: Pick<Services, "db" | "storage" | "reach">,
+  { runId, jobId }: { readonly runId: string; readonly jobId: string },
   outputs: readonly string[],
 ): Promise<readonly string[]> {
   if (outputs.length > MOST_OUTPUTS)
@@ -46,6 +46,7 @@ export async function keepInline(
     await storage.put(keyOf(runId, position), bytes, contentType);
     kept.push(addressOf(runId, position));
   }
+  if (outputs.some((output, position) => output !== kept[position])) await reach("inline.kept", jobId);
   return kept;
 }
 

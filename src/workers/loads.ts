@@ -1,5 +1,6 @@
 import { claimChore } from "../db/chores.ts";
 import { outAt } from "../db/looks.ts";
+import { type CallSum, sumCalls } from "../db/provider-logs.ts";
 import {
   claimChanges,
   type ProviderState,
@@ -7,6 +8,7 @@ import {
   type StateChange,
   saveLoads,
 } from "../db/provider-states.ts";
+import { isReachable } from "../domain/call.ts";
 import { FAILURES } from "../domain/failure.ts";
 import { type Load, type Provider, ProviderUnreachable } from "../domain/provider.ts";
 import { isAccountTrouble } from "../domain/turns.ts";
@@ -39,6 +41,7 @@ export function loads({ db, providers, logger, metrics }: LoadServices, everyMs 
     if (telling.length > 0 && (await claimChore(db, "loads", LOADS_SECONDS)))
       for (const provider of telling) await saveLoads(db, provider.name, await loadsOf(provider, logger));
     show(metrics, providers, await readProviderStates(db));
+    showReachable(metrics, providers, await sumCalls(db));
     return false;
   });
 }
@@ -93,5 +96,14 @@ function show(metrics: Metrics, providers: readonly Provider[], states: readonly
       for (const [word, count] of Object.entries(workers))
         metrics.providerLoad.set({ provider, model, what: `workers_${word}` }, count);
     }
+  }
+}
+
+/** Of an account that nobody has asked for a while, nothing is shown: it may be well. */
+function showReachable(metrics: Metrics, providers: readonly Provider[], sums: readonly CallSum[]): void {
+  for (const { name: provider } of providers) {
+    const reachable = isReachable(sums.filter((each) => each.provider === provider));
+    if (reachable === null) metrics.providerReachable.remove({ provider });
+    else metrics.providerReachable.set({ provider }, reachable ? 1 : 0);
   }
 }

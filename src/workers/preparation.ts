@@ -3,7 +3,7 @@ import { suspectRoute } from "../db/catalogue-state.ts";
 import { type JobRecord, timeBy } from "../db/jobs.ts";
 import { noteAnswer, returnTurn, takeTurn } from "../db/provider-states.ts";
 import { failure } from "../domain/failure.ts";
-import { type Answer, type Declined, isOfferRefusal, type Postponed, ProviderUnreachable } from "../domain/provider.ts";
+import { type Answer, type Declined, isOfferRefusal, type Postponed, postponedBy } from "../domain/provider.ts";
 import { isSafe } from "../domain/request.ts";
 import { type Account, type Choice, type Choices, choose, reroute, type Wanted, whyOf } from "../domain/routing.ts";
 import type { Run } from "../domain/run.ts";
@@ -134,7 +134,7 @@ async function tryAt(services: Services, record: JobRecord, choice: Choice, plan
     // Whom the fleet leaves alone is asked for nothing, unless it is this order's turn to try.
     const early = choice.trouble === null || choice.isGone ? null : await ask();
     if (early && !early.go) return passed({ outcome: "postponed", ...early });
-    const order = await makeOrder(services, record, choice, plan).catch(asPostponed);
+    const order = await makeOrder(services, record, choice, plan).catch((error) => postponedBy(error, UNREACHABLE_MS));
     if ("outcome" in order) {
       // What our own files are refused for is no word of the account.
       const { code } = order.failure;
@@ -149,12 +149,6 @@ async function tryAt(services: Services, record: JobRecord, choice: Choice, plan
   } finally {
     if (!isReady) leave();
   }
-}
-
-function asPostponed(error: unknown): Postponed {
-  if (!(error instanceof ProviderUnreachable)) throw error;
-  const why = failure("provider_unavailable", error.message);
-  return { outcome: "postponed", failure: why, retryAfterMs: error.retryAfterMs ?? UNREACHABLE_MS };
 }
 
 function passed(refusal: Declined | Postponed): Passed {

@@ -22,6 +22,7 @@ export interface Services {
     readonly appId: string;
     readonly plan: string | null;
     readonly kind: KindName;
+    readonly model: string;
   }) => Routing;
   /** What the fleet knows of accounts and routes, at most a second old. */
   readonly circumstances: () => Promise<Known>;

@@ -81,7 +81,7 @@ async function send(services: Services, record: JobRecord, variant: number, prep
     answer.outcome === "completed"
       ? await toEndEvents(
           services,
-          { runId: run.id, input: run.input, route: sold?.route ?? null },
+          { jobId: record.job.id, runId: run.id, input: run.input, route: sold?.route ?? null },
           now,
           tookMs,
           answer,

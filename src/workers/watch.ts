@@ -20,6 +20,10 @@ const EVERY_MS = 250;
 /** Looks claimed by one statement, and looks under way at the same time, over kept-alive connections. */
 const BATCH = 100;
 const MOST_UNDER_WAY = 200;
+/** For one account, where there are several: two that stand still together take no more than all. */
+const MOST_OF_ONE = MOST_UNDER_WAY / 2;
+/** An account with less room than this is as good as full: a claim is not worth its statement for fewer. */
+const LEAST_ROOM = 10;
 /** When the provider gave no usable answer and did not say when it will. */
 const UNREACHABLE_MS = 5_000;
 /** Between two readings of the provider's list for a run whose answer was lost. */
@@ -30,7 +34,7 @@ const FIND_EVERY_MS = 10_000;
  * that answers slowly takes some of the room; it does not hold up the looks at the others.
  */
 export function watch(services: Services): Loop {
-  const underWay = new Set<Promise<void>>();
+  const underWay = new Map<Promise<void>, string>();
   let seen: Looked[] = [];
   const note = async () => {
     const noted = seen;
@@ -39,24 +43,35 @@ export function watch(services: Services): Loop {
   };
   const loop = repeat("watch", services.logger, EVERY_MS, async () => {
     await note();
-    if (underWay.size >= MOST_UNDER_WAY) await Promise.race(underWay);
-    const room = Math.min(BATCH, MOST_UNDER_WAY - underWay.size);
-    const due = await claimLooks(services.db, room);
+    if (underWay.size >= MOST_UNDER_WAY) await Promise.race(underWay.keys());
+    const { full, room } = services.providers.length > 1 ? roomIn([...underWay.values()]) : { full: [], room: BATCH };
+    const places = Math.min(room, MOST_UNDER_WAY - underWay.size);
+    const due = await claimLooks(services.db, places, full);
     for (const look of due) {
       const looking = lookAt(services, look)
         .then((looked) => void (looked && seen.push(looked)))
         .finally(() => underWay.delete(looking));
-      underWay.add(looking);
+      underWay.set(looking, look.provider);
     }
-    return due.length === room;
+    return due.length === places;
   });
   return {
     async stop() {
       await loop.stop();
-      await Promise.all(underWay);
+      await Promise.all(underWay.keys());
       await note();
     },
   };
+}
+
+/** By the accounts that are being asked: those that are to be left out, and how many looks may be at any one other. */
+function roomIn(asked: readonly string[]): { readonly full: string[]; readonly room: number } {
+  const counts = new Map<string, number>();
+  for (const account of asked) counts.set(account, (counts.get(account) ?? 0) + 1);
+  const rooms = [...counts].map(([account, count]) => ({ account, room: MOST_OF_ONE - count }));
+  const full = rooms.filter(({ room }) => room < LEAST_ROOM).map(({ account }) => account);
+  const open = rooms.filter(({ room }) => room >= LEAST_ROOM);
+  return { full, room: Math.min(BATCH, ...open.map(({ room }) => room)) };
 }
 
 /**
@@ -94,7 +109,11 @@ async function lookAt(services: Services, due: DueLook): Promise<Looked | null> 
     const route = sold?.route ?? null;
     if (look.status === "gone") return await seeGone(services, provider, due, ref, nextInMs);
     if (look.status === "running") return await seeRunning(services, provider, due, { ref, route, look, nextInMs });
-    await learnOf(services, due, await endOf(services, due, { runId, input: due.input, route, ...ref }, look));
+    await learnOf(
+      services,
+      due,
+      await endOf(services, due, { jobId: due.jobId, runId, input: due.input, route, ...ref }, look),
+    );
     return null;
   } catch (error) {
     const unreachable = error instanceof ProviderUnreachable;

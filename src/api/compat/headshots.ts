@@ -235,9 +235,11 @@ async function unpack(services: ApiServices, appId: string, address: string): Pr
         maxEntryBytes: services.limits.maxBytes,
         maxTotalBytes: MOST_ARCHIVE_BYTES,
       };
-      for await (const { name, bytes } of readArchive(path, limits)) {
-        const { asset, verdict } = await judgeBytes(services, appId, bytes);
-        if (!asset) throw invalidField("/input_images", `${name}: ${verdict.problems[0]?.detail ?? "cannot be read"}`);
+      for await (const entry of readArchive(path, limits)) {
+        if ("refused" in entry) throw new ArchiveRefused(entry.refused.code, entry.refused.message);
+        const { asset, verdict } = await judgeBytes(services, appId, entry.bytes);
+        if (!asset)
+          throw invalidField("/input_images", `${entry.name}: ${verdict.problems[0]?.detail ?? "cannot be read"}`);
         ids.push(asset.id);
       }
       return ids;

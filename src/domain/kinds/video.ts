@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { type Model, modelsOf } from "../catalogue.ts";
 import { promptOf } from "../styles.ts";
 import {
   clampTo,
@@ -62,6 +63,21 @@ export const video: Kind<VideoInput> = {
   },
 };
 
+/** The models of the app that make a film of this length of what was sent, for a sentence that says who does not. */
+function whoMakes({ image, aspectRatio }: VideoInput, seconds: number, app: Limits["app"]): string {
+  const canMake = ({ alias, limits }: Model) =>
+    (app.models.video?.allowed?.includes(alias) ?? true) &&
+    limits.seconds !== undefined &&
+    limits.seconds.min <= seconds &&
+    seconds <= limits.seconds.max &&
+    (image ? limits.image !== undefined : limits.image !== "required") &&
+    (image !== undefined || (limits.aspectRatios?.includes(aspectRatio) ?? true));
+  const able = modelsOf("video").filter(canMake);
+  return able.length === 0
+    ? ""
+    : `; ${able.map(({ alias }) => alias).join(", ")} ${able.length > 1 ? "make" : "makes"} ${seconds} s`;
+}
+
 function fit(input: VideoInput, { app, plan, model }: Limits): Fit<VideoInput> {
   const { limits, alias } = model;
   const problems: FieldProblem[] = [
@@ -78,7 +94,7 @@ function fit(input: VideoInput, { app, plan, model }: Limits): Fit<VideoInput> {
   if (range && (seconds < range.min || seconds > range.max))
     problems.push({
       pointer: "/input/seconds",
-      detail: `the model ${alias} makes videos of ${range.min} to ${range.max} s`,
+      detail: `the model ${alias} makes videos of ${range.min} to ${range.max} s${whoMakes(input, seconds, app)}`,
     });
   if (limits.aspectRatios && !input.image && !limits.aspectRatios.includes(input.aspectRatio))
     problems.push({

@@ -60,6 +60,28 @@ export const names: Cases = ({ tellsLoad }) => [
     bench.sandbox.faults.clear();
     assert.equal((await provider.resolve(bench.sample.model)).outcome, "resolved");
   }),
+  it("a throttled lookup is asked again later, and is no outage", async (bench) => {
+    const provider = bench.make();
+    bench.wire.stand(answer(429, bench.refusal(429, "Too many requests."), { "retry-after": "7" }));
+    for (const lookUp of [
+      () => provider.resolve(bench.sample.model),
+      () => provider.destination("lora-of-the-contract"),
+    ]) {
+      bench.wire.clear();
+      const said = await lookUp();
+      // Known without asking, or nothing is trained there.
+      if (bench.wire.seen.length === 0) continue;
+      assert.ok(said.outcome === "postponed", print(said));
+      assert.equal(said.failure.code, "rate_limited");
+      assert.equal(said.retryAfterMs, 7_000);
+    }
+    const offered = await stranger(bench)
+      .offer(file({ url: "http://127.0.0.1:9/a.png" }))
+      .catch((error: unknown) => error);
+    if (offered instanceof ProviderUnreachable) assert.ok(offered.throttled, String(offered));
+    bench.wire.calm();
+    assert.equal((await provider.resolve(bench.sample.model)).outcome, "resolved");
+  }),
   it("a token that is refused when a model is asked for is told as that, or the model is known without asking", async (bench) => {
     bench.wire.stand(answer(401, bench.refusal(401, "Your token is not valid.")));
     const said = await bench.make().resolve(bench.sample.model);
