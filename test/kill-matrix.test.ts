@@ -73,6 +73,9 @@ async function struck(point: FaultPoint, program: StartedProcess, action: "kill"
     .toBe("T");
 }
 
+/** It acts on one job at a time: whoever is struck must not take another point's job with him, or that one is lost twice. */
+const ALONE = { DATABASE_POOL: "2", WORKER_CONCURRENCY: "1" };
+
 /** A job whose worker was struck at that point. */
 async function strike(point: FaultPoint, action: "kill" | "stop"): Promise<{ id: string; program: StartedProcess }> {
   const { id } = await spine.submit(body(point, action));
@@ -82,10 +85,10 @@ async function strike(point: FaultPoint, action: "kill" | "stop"): Promise<{ id:
       .poll(async () => (await spine.sql`delete from bullmq.job where id = ${`${id}-0`} returning id`).length)
       .toBe(1);
   if (point === "abandon.recorded") {
-    const first = await processes.start("worker", { FAULT: `submit.intended@${id}=kill`, DATABASE_POOL: "2" });
+    const first = await processes.start("worker", { FAULT: `submit.intended@${id}=kill`, ...ALONE });
     await struck("submit.intended", first, "kill");
   }
-  const program = await processes.start("worker", { FAULT: `${point}@${id}=${action}`, DATABASE_POOL: "2" });
+  const program = await processes.start("worker", { FAULT: `${point}@${id}=${action}`, ...ALONE });
   if (point === "cancel.sent") {
     await spine.until(id, (job) => job.runs[0]?.status === "running", STRUCK_MS);
     await spine.call("POST", `/api/jobs/${id}/cancel`);
