@@ -8,6 +8,9 @@ import { type EmbeddedPostgres, startEmbeddedPostgres } from "../../src/db/embed
 import type { JobJson } from "../../src/job-json.ts";
 import { type Spine, startSpine } from "../rig/spine.ts";
 
+/** How long it is down where it is down for long; `OUTAGE_SECONDS=600` tries ten minutes. */
+const LONG_MS = Number(process.env["OUTAGE_SECONDS"] ?? 3) * 1_000;
+
 /** A Postgres of this file's own, that is struck down without a checkpoint. The API and the worker are never restarted. */
 let folder: string;
 let server: EmbeddedPostgres;
@@ -63,60 +66,66 @@ async function expectWhole(ids: readonly string[]): Promise<void> {
   }
 }
 
-test("while it is down requests are told to come again, and nothing is bought; afterwards everything goes on by itself", async () => {
-  // The provider is slow to answer, so that most of them have not been bought when it goes down.
-  spine.sandbox.faults.add({ fault: "slow_create", ms: 700 });
-  const accepted = await Promise.all(
-    Array.from({ length: 30 }, (_, index) => spine.submit(body(index % 2 ? "slow=2" : ""))),
-  );
-  // And these are on their way at that very moment: whoever gets no answer does not know.
-  await expect.poll(() => spine.sandbox.bill().lines.length, { timeout: 10_000 }).toBeGreaterThan(3);
-  const unsure = Array.from({ length: 20 }, (_, index) => ({ request: body(), key: `unsure-${index}` }));
-  const underWay = unsure.map(({ request, key }) => post(request, key));
-  const down = strike();
-  const first = await Promise.all(underWay);
-  await down;
-  const downFrom = Date.now();
-  for (const { status } of first) expect([202, 503]).toContain(status);
+test(
+  "while it is down requests are told to come again, and nothing is bought; afterwards everything goes on by itself",
+  async () => {
+    // The provider is slow to answer, so that most of them have not been bought when it goes down.
+    spine.sandbox.faults.add({ fault: "slow_create", ms: 700 });
+    const accepted = await Promise.all(
+      Array.from({ length: 30 }, (_, index) => spine.submit(body(index % 2 ? "slow=2" : ""))),
+    );
+    // And these are on their way at that very moment: whoever gets no answer does not know.
+    await expect.poll(() => spine.sandbox.bill().lines.length, { timeout: 10_000 }).toBeGreaterThan(3);
+    const unsure = Array.from({ length: 20 }, (_, index) => ({ request: body(), key: `unsure-${index}` }));
+    const underWay = unsure.map(({ request, key }) => post(request, key));
+    const down = strike();
+    const first = await Promise.all(underWay);
+    await down;
+    const downFrom = Date.now();
+    for (const { status } of first) expect([202, 503]).toContain(status);
 
-  const refused = { request: body(), key: "refused" };
-  const answer = await post(refused.request, refused.key);
-  expect(answer).toMatchObject({ status: 503, body: { code: "unavailable", status: 503, retryable: true } });
-  expect(answer.headers.get("content-type")).toContain("application/problem+json");
-  expect(answer.headers.get("retry-after")).toMatch(/^\d+$/);
-  expect(answer.body.detail).toMatch(/again with the same Idempotency-Key/);
-  const [, aJob] = accepted;
-  expect((await spine.call("GET", `/api/jobs/${aJob?.id}`)).status).toBe(503);
-  // A provider that hears 5xx sends its news again.
-  const theirs = spine.sandbox.bill().lines[0];
-  const runId = /sandbox\/([0-9a-f-]{36})\//.exec(theirs?.webhook ?? "")?.[1] as string;
-  expect((await tell(runId, { id: theirs?.id, status: "succeeded" })).status).toBe(503);
+    const refused = { request: body(), key: "refused" };
+    const answer = await post(refused.request, refused.key);
+    expect(answer).toMatchObject({ status: 503, body: { code: "unavailable", status: 503, retryable: true } });
+    expect(answer.headers.get("content-type")).toContain("application/problem+json");
+    expect(answer.headers.get("retry-after")).toMatch(/^\d+$/);
+    expect(answer.body.detail).toMatch(/again with the same Idempotency-Key/);
+    const [, aJob] = accepted;
+    expect((await spine.call("GET", `/api/jobs/${aJob?.id}`)).status).toBe(503);
+    // A provider that hears 5xx sends its news again.
+    const theirs = spine.sandbox.bill().lines[0];
+    const runId = /sandbox\/([0-9a-f-]{36})\//.exec(theirs?.webhook ?? "")?.[1] as string;
+    expect((await tell(runId, { id: theirs?.id, status: "succeeded" })).status).toBe(503);
 
-  await sleep(3_000);
-  const bought = spine.sandbox.bill().lines.filter((line) => Date.parse(line.created_at) >= downFrom);
-  const downUntil = Date.now();
-  await revive();
+    await sleep(LONG_MS);
+    const bought = spine.sandbox.bill().lines.filter((line) => Date.parse(line.created_at) >= downFrom);
+    const downUntil = Date.now();
+    await revive();
 
-  // What the provider accepted meanwhile had been decided before: never without an intent.
-  const intents = await spine.sql`select id, created_at from runs`;
-  for (const line of bought) {
-    const intent = intents.find((row) => line.webhook?.includes(row["id"]));
-    expect(intent?.["created_at"].getTime()).toBeLessThan(downFrom);
-  }
-  expect(bought.length).toBeLessThanOrEqual(spine.config.WORKER_CONCURRENCY);
-  expect(spine.sandbox.bill().lines.filter((line) => Date.parse(line.created_at) < downUntil).length).toBeLessThan(30);
+    // What the provider accepted meanwhile had been decided before: never without an intent.
+    const intents = await spine.sql`select id, created_at from runs`;
+    for (const line of bought) {
+      const intent = intents.find((row) => line.webhook?.includes(row["id"]));
+      expect(intent?.["created_at"].getTime()).toBeLessThan(downFrom);
+    }
+    expect(bought.length).toBeLessThanOrEqual(spine.config.WORKER_CONCURRENCY);
+    expect(spine.sandbox.bill().lines.filter((line) => Date.parse(line.created_at) < downUntil).length).toBeLessThan(
+      30,
+    );
 
-  const ids = accepted.map((job) => job.id);
-  for (const [index, { request, key }] of [...unsure, refused].entries()) {
-    const again = await post(request, key);
-    expect(again.status).toBe(202);
-    // What was acknowledged is still there, under the same id.
-    if (first[index]?.status === 202) expect(again.body.id).toBe(first[index]?.body.id);
-    ids.push(again.body.id);
-  }
-  expect(new Set(ids).size).toBe(51);
-  await expectWhole(ids);
-}, 120_000);
+    const ids = accepted.map((job) => job.id);
+    for (const [index, { request, key }] of [...unsure, refused].entries()) {
+      const again = await post(request, key);
+      expect(again.status).toBe(202);
+      // What was acknowledged is still there, under the same id.
+      if (first[index]?.status === 202) expect(again.body.id).toBe(first[index]?.body.id);
+      ids.push(again.body.id);
+    }
+    expect(new Set(ids).size).toBe(51);
+    await expectWhole(ids);
+  },
+  120_000 + LONG_MS,
+);
 
 test("three stops in a row, one of them while the sweep takes everything up again, strand nothing", async () => {
   const ids: string[] = [];
