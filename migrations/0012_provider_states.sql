@@ -12,8 +12,10 @@ create table provider_states (
   burst float8 check (burst >= 1),
   level float8 not null default 0,
   refilled_at timestamptz,
-  -- Learned from 429s, in place of per_second and with a burst of 1; null: nothing to be learned.
+  -- Learned from 429s, in place of per_second and with a burst of 1; null: nothing to be learned. As it was at paced_at:
+  -- see grown_pace.
   pace float8 check (pace > 0),
+  paced_at timestamptz,
   -- No order before this: the provider's Retry-After.
   not_before timestamptz,
   -- The 429s in a row, with no order accepted in between; those of one moment are one.
@@ -48,6 +50,7 @@ create table provider_states (
   told text not null default 'closed',
   updated_at timestamptz not null default now(),
 
+  check ((pace is null) = (paced_at is null)),
   check ((openings = 0) = (open_until is null)),
   check ((paused_reason is null) = (probe_at is null)),
   check ((canary_run is null) = (canary_until is null))
@@ -69,6 +72,18 @@ begin
   end if;
   return s;
 end $$;
+
+-- The pace at a time: twice as fast for every half minute since it was learned, null once it is what it was before. By
+-- time and not by orders: at one order in ten seconds, fourteen orders in which to double would take minutes. While
+-- nothing has been accepted since the last 429 it does not grow.
+create function grown_pace(s provider_states, p_per_second float8, at timestamptz) returns float8 language sql as $$
+  with grown as (
+    select s.pace * 2 ^ case when s.throttles > 0 then 0
+      else least(greatest(extract(epoch from at - s.paced_at), 0) / 30, 20) end as pace
+  )
+  -- Without a published limit, from the pace at which a first 429 takes half there is none again.
+  select case when pace < coalesce(p_per_second, 8) then pace end from grown
+$$;
 
 -- May this run be sent now? Answers go, or how long to wait, why, and since when that is so. Asked twice for one run it
 -- takes at most two tokens, and a canary stays the canary. p_per_second null: no bucket.
@@ -117,6 +132,8 @@ begin
     canary := true;
   end if;
 
+  s.pace := grown_pace(s, p_per_second, at);
+  s.paced_at := case when s.pace is not null then at end;
   rate := coalesce(s.pace, p_per_second);
   most := case when s.pace is null then p_burst else 1 end;
   if rate is not null then
@@ -142,7 +159,8 @@ begin
   end if;
 
   update provider_states set
-    per_second = p_per_second, burst = p_burst, level = s.level, refilled_at = s.refilled_at,
+    per_second = p_per_second, burst = p_burst, pace = s.pace, paced_at = s.paced_at,
+    level = s.level, refilled_at = s.refilled_at,
     not_before = case when s.not_before > at then s.not_before end,
     promised_at = s.promised_at,
     canary_run = case when canary then p_run else canary_run end,
@@ -154,8 +172,8 @@ begin
 end $$;
 
 -- What became of a run that had its turn, in one word: accepted, answered (refused for what it asked), throttled (429),
--- silent (nobody knows, or nobody answered), provider_no_credit, provider_auth. Noted twice it changes nothing more, but
--- for a pace that grows: a silence is counted once for each run, and a canary answers once.
+-- silent (nobody knows, or nobody answered), provider_no_credit, provider_auth. Noted twice it changes nothing more: a
+-- silence is counted once for each run, and a canary answers once.
 create function note_answer(p_provider text, p_run uuid, p_says text, p_retry_seconds float8) returns void
 language plpgsql as $$
 declare
@@ -170,9 +188,11 @@ declare
   first_open constant float8 := 10;
   most_open constant float8 := 300;
   probe_pause constant interval := '60 seconds';
-  -- Orders a second of an account without a bucket, from which a first 429 takes half, and at which it has none again.
+  -- Orders a second of an account without a bucket, from which a first 429 takes half.
   free_pace constant float8 := 8;
-  least_pace constant float8 := 1 / 60.0;
+  -- What Replicate grants an account without credit, the least that anybody publishes. Who grants less says 429 again at
+  -- once, and is asked ever more rarely for that.
+  least_pace constant float8 := 0.1;
   -- No Retry-After is believed for longer: then one order asks again.
   most_retry constant float8 := 3600;
   -- After a second 429 in a row, at the least: 2 s, then 4, 8 … to 60.
@@ -184,7 +204,7 @@ begin
   select * into s from provider_states where provider = p_provider;
   -- All is well and was before: nothing is written.
   if p_says in ('accepted', 'answered') and (not found or (s.silent_runs = '{}' and s.openings = 0
-     and s.paused_reason is null and s.canary_run is null and s.pace is null)) then
+     and s.paused_reason is null and s.canary_run is null and s.throttles = 0)) then
     return;
   end if;
   s := lock_provider_state(p_provider);
@@ -221,7 +241,8 @@ begin
       -- Another one with nothing accepted in between says nothing about the pace: then nobody is served at all, and is
       -- told a Retry-After that is too short.
       if s.throttles = 0 then
-        s.pace := greatest(least_pace, coalesce(s.pace, s.per_second, free_pace) / 2);
+        s.pace := greatest(least_pace, coalesce(grown_pace(s, s.per_second, at), s.per_second, free_pace) / 2);
+        s.paced_at := at;
       else
         s.not_before := at + make_interval(secs => least(2 ^ least(s.throttles, 10), most_pause));
       end if;
@@ -231,11 +252,9 @@ begin
     -- The first turn after it is there at once.
     s.level := 1; s.refilled_at := at;
     s.promised_at := greatest(s.promised_at, s.not_before);
-  elsif p_says = 'accepted' and s.pace is not null then
-    -- Halved by a 429, and a twentieth faster with each order: in the long run one 429 for fourteen orders.
-    s.pace := s.pace * 1.05;
-    if s.pace >= coalesce(s.per_second, free_pace) then s.pace := null; end if;
+  elsif p_says = 'accepted' and s.throttles > 0 then
     s.throttles := 0;
+    s.paced_at := at;
   end if;
 
   if p_says in ('provider_no_credit', 'provider_auth') then
@@ -255,8 +274,8 @@ begin
   end if;
 
   update provider_states set
-    level = s.level, refilled_at = s.refilled_at, pace = s.pace, not_before = s.not_before, throttles = s.throttles,
-    promised_at = s.promised_at,
+    level = s.level, refilled_at = s.refilled_at, pace = s.pace, paced_at = s.paced_at, not_before = s.not_before,
+    throttles = s.throttles, promised_at = s.promised_at,
     silent_runs = s.silent_runs, silent_at = s.silent_at,
     openings = s.openings, opened_at = s.opened_at, open_until = s.open_until,
     paused_reason = s.paused_reason, paused_since = s.paused_since, probe_at = s.probe_at,

@@ -161,6 +161,32 @@ describe("an order that was put off", () => {
     expect(plain(after)).toBe(plain(old.before));
   }, 90_000);
 
+  test("is tried again when its turn is promised, however long it has waited already", async () => {
+    await goOn();
+    spine.sandbox.faults.add({ fault: "rate_limited" });
+    const { id } = await edit(await upload(5));
+    await postponed(id);
+    spine.sandbox.faults.clear();
+    await spine.sql`update jobs set created_at = created_at - interval '1 hour' where id = ${id}`;
+    // One order in five seconds, and none is free now.
+    await spine.sql`
+      update provider_states set pace = 0.2, paced_at = now(), throttles = 1, not_before = null, promised_at = null,
+        level = 0, refilled_at = now()
+      where provider = 'sandbox'`;
+    await spine.sql`update runs set not_before = now() where job_id = ${id}`;
+    await spine.sql`update jobs set due_at = now() where id = ${id} and lease_until is null`;
+    expect((await spine.ended(id, 60_000)).status).toBe("completed");
+    const waits = await spine.sql`
+      select (extract(epoch from (detail->>'until')::timestamptz - at) * 1000)::float8 as ms, detail->'failure'->>'detail' as why
+      from job_events where job_id = ${id} and type = 'postponed' order by version`;
+    expect(waits).toHaveLength(2);
+    const wait = waits[1];
+    const promisedMs = Number(/promised in (\d+) ms/.exec(wait?.["why"])?.[1]);
+    expect(promisedMs).toBeGreaterThan(1_000);
+    expect(wait?.["ms"]).toBe(promisedMs);
+    await goOn();
+  }, 90_000);
+
   test("is not bought when its user's trained model was deleted meanwhile", async () => {
     const { id: model } = await training(await uploads(20, 4));
     expect((await spine.ended(model, 60_000)).status).toBe("completed");

@@ -72,6 +72,7 @@ async function stateOf(provider: string): Promise<ProviderState | undefined> {
 async function passed(provider: string, interval: string): Promise<void> {
   await sql`
     update provider_states set refilled_at = refilled_at - ${interval}::interval,
+      paced_at = paced_at - ${interval}::interval,
       not_before = not_before - ${interval}::interval, promised_at = promised_at - ${interval}::interval,
       silent_at = silent_at - ${interval}::interval, opened_at = opened_at - ${interval}::interval,
       open_until = open_until - ${interval}::interval, paused_since = paused_since - ${interval}::interval,
@@ -161,28 +162,46 @@ test("no order is sent before the Retry-After of a 429, and afterwards one by on
   expect((await takeMany(20, "throttled")).gone).toHaveLength(1);
 });
 
-test("a 429 halves the pace once, however many were under way, and orders that are accepted bring it back", async () => {
-  const pace = async () => (await sql`select pace from provider_states where provider = 'pace'`)[0]?.["pace"];
+const paceOf = async (provider: string): Promise<number> =>
+  (await sql`select pace from provider_states where provider = ${provider}`)[0]?.["pace"];
+
+test("a 429 halves the pace once, however many were under way; from the next order that is accepted it doubles every 30 s", async () => {
   const rate = { max: 600, seconds: 60 };
+  const asked = async () => {
+    await takeMany(1, "pace", { rate });
+    return paceOf("pace");
+  };
   await takeMany(3, "pace", { rate });
   for (let late = 0; late < 3; late++) await noteAnswer(one, "pace", run(), postponed("rate_limited", 10_000));
-  expect(await pace()).toBe(4.5);
+  expect(await paceOf("pace")).toBe(4.5);
+  // Nothing has been accepted yet: nobody knows whether this is slow enough.
   await passed("pace", "11 seconds");
+  expect(await asked()).toBe(4.5);
   await noteAnswer(one, "pace", run(), submitted);
-  await noteAnswer(one, "pace", run(), postponed("rate_limited", 10_000));
-  expect(await pace()).toBeCloseTo(2.3625, 9);
-  for (let orders = 0; orders < 27; orders++) await noteAnswer(one, "pace", run(), submitted);
-  expect(await pace()).toBeGreaterThan(8);
+  await passed("pace", "15 seconds");
+  expect(await asked()).toBeCloseTo(4.5 * Math.SQRT2, 1);
+  await noteAnswer(one, "pace", run(), postponed("rate_limited", 1_000));
+  expect(await paceOf("pace")).toBeCloseTo(4.5 / Math.SQRT2, 1);
   await noteAnswer(one, "pace", run(), submitted);
-  expect(await pace()).toBeNull();
-  // And never below one a minute.
-  await passed("pace", "11 seconds");
+  await passed("pace", "60 seconds");
+  expect(await asked()).toBeNull();
+});
+
+test("the pace is never below one order in ten seconds, and from there the usual one is back in three and a half minutes", async () => {
   for (let storm = 0; storm < 12; storm++) {
-    await noteAnswer(one, "pace", run(), postponed("rate_limited", 1_000));
-    await passed("pace", "2 seconds");
-    await noteAnswer(one, "pace", run(), submitted);
+    await noteAnswer(one, "slow", run(), postponed("rate_limited", 1_000));
+    await passed("slow", "2 seconds");
+    await noteAnswer(one, "slow", run(), submitted);
   }
-  expect(await pace()).toBeCloseTo(1.05 / 60, 9);
+  expect(await paceOf("slow")).toBe(0.1);
+  const seen = [];
+  for (let halfMinutes = 0; halfMinutes < 7; halfMinutes++) {
+    await passed("slow", "30 seconds");
+    await takeMany(1, "slow");
+    const pace = await paceOf("slow");
+    seen.push(pace === null ? null : Math.round(pace * 10) / 10);
+  }
+  expect(seen).toEqual([0.2, 0.4, 0.8, 1.6, 3.2, 6.4, null]);
 });
 
 test("429 after 429 with nothing accepted in between is no matter of pace: it is asked ever more rarely, at least once a minute", async () => {
@@ -200,7 +219,9 @@ test("429 after 429 with nothing accepted in between is no matter of pace: it is
   expect(seen).toEqual([2, 2, 4, 8, 16, 32, 60, 60].map((seconds) => [seconds, 4]));
   // One that is accepted ends the series, and all go on at the pace of before.
   await noteAnswer(one, "refusing", run(), submitted);
-  expect(await told()).toEqual([2, 2.1]);
+  const [seconds, pace] = await told();
+  expect(seconds).toBe(2);
+  expect(pace).toBeCloseTo(2, 1);
 });
 
 test("a 429 is no failure: neither does it open the breaker nor pause the account", async () => {

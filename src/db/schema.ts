@@ -352,6 +352,7 @@ export const providerStates = pgTable("provider_states", {
   level: doublePrecision().notNull().default(0),
   refilledAt: time("refilled_at"),
   pace: doublePrecision(),
+  pacedAt: time("paced_at"),
   notBefore: time("not_before"),
   throttles: integer().notNull().default(0),
   promisedAt: time("promised_at"),

@@ -11,6 +11,15 @@ const POLL_SHARE = 60;
 const NET_MOST_MS = 60_000;
 const NET_LONG_MS = 600_000;
 
+/** What is tried again and again is tried less often the longer that goes on. */
+const PATIENCE_SHARE = 8;
+const PATIENCE_MOST_MS = 60_000;
+
+/** How long to wait at the least before an order is offered again to whoever put it off, by its job's age. */
+export function patienceMs(ageMs: number): number {
+  return Math.min(PATIENCE_MOST_MS, Math.max(ageMs, 0) / PATIENCE_SHARE);
+}
+
 /** How long to wait before the look that follows `looks` looks. `model` null: one that has left the catalogue. */
 export function lookDelayMs(looks: number, webhooks: boolean, model: Model | null): number {
   const p50Ms = (model?.expectedSeconds.p50 ?? 0) * 1_000;

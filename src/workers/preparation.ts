@@ -3,6 +3,7 @@ import { suspectRoute } from "../db/catalogue-state.ts";
 import { type JobRecord, timeBy } from "../db/jobs.ts";
 import { noteAnswer, returnTurn, takeTurn } from "../db/provider-states.ts";
 import { failure } from "../domain/failure.ts";
+import { patienceMs } from "../domain/pacing.ts";
 import { type Answer, type Declined, isOfferRefusal, type Postponed, postponedBy } from "../domain/provider.ts";
 import { isSafe } from "../domain/request.ts";
 import { type Account, type Choice, type Choices, choose, reroute, type Wanted, whyOf } from "../domain/routing.ts";
@@ -126,7 +127,7 @@ async function tryAt(services: Services, record: JobRecord, choice: Choice, plan
   const leave = services.bulkheads.enter(name);
   if (!leave) {
     const why = failure("rate_limited", `as many orders of this process as may wait for ${name} at a time already do`);
-    const refusal: Postponed = { outcome: "postponed", failure: why, retryAfterMs: NO_ROOM_MS };
+    const refusal = patiently(record, { outcome: "postponed", failure: why, retryAfterMs: NO_ROOM_MS });
     return { because: "answers slowly, and has orders enough to answer", refusal, isFinal: false };
   }
   let isReady = false;
@@ -140,7 +141,7 @@ async function tryAt(services: Services, record: JobRecord, choice: Choice, plan
       const { code } = order.failure;
       if (code === "input_missing" || isOfferRefusal(code)) await unsentAt(services, name, plan.id);
       else await noteOf(services, record, { provider, model: choice.route.model, runId: plan.id }, order);
-      return passed(order);
+      return passed(order.outcome === "postponed" ? patiently(record, order) : order);
     }
     const turn = early ?? (await ask());
     if (!turn.go) return passed({ outcome: "postponed", ...turn });
@@ -172,12 +173,35 @@ const WORDS: Partial<Record<string, string>> = {
 const mayServe = (passed: Passed | undefined): boolean =>
   passed === undefined || reroute(passed.refusal, false).outcome === "postponed";
 
+/**
+ * What an answer means for the order, in the light of who else has the model: whoever put it off is asked again
+ * patiently, somebody else at once.
+ */
+export function rerouted<T extends Answer>(
+  record: JobRecord,
+  answer: T,
+  { elsewhere = false, later = false }: Partial<Pick<Prepared, "elsewhere" | "later">>,
+): T | Postponed {
+  const next = reroute(answer, elsewhere, later);
+  // The pace of a throttled account is the fleet's to keep: whoever is old need not come last for it.
+  const isPaced = next.outcome !== "postponed" || next.failure.code === "rate_limited";
+  return isPaced || elsewhere ? next : patiently(record, next);
+}
+
+/** The longer an order has been put off, the more rarely it is offered. Not for a turn: that is promised for a time. */
+function patiently(record: JobRecord, refusal: Postponed): Postponed {
+  const ageMs = timeBy(record).getTime() - record.createdAt.getTime();
+  return { ...refusal, retryAfterMs: Math.max(refusal.retryAfterMs, patienceMs(ageMs)) };
+}
+
 /** What it means for the order that nobody could be sent it. */
 function sumUp(record: JobRecord, { barred }: Choices, met: readonly Passed[]): Declined | Postponed {
   const refusals = met.map(({ refusal }) => refusal);
   const final = met.find(({ isFinal }) => isFinal)?.refusal;
   if (final) return final;
-  const waiting = refusals.map((each) => reroute(each, false)).filter((each) => each.outcome === "postponed");
+  const waiting = refusals
+    .map((each) => (each.outcome === "declined" ? rerouted(record, each, {}) : each))
+    .filter((each) => each.outcome === "postponed");
   const [first] = waiting;
   // The first in line says why; whoever is free first is asked first.
   if (first) return { ...first, retryAfterMs: Math.min(...waiting.map(({ retryAfterMs }) => retryAfterMs)) };

@@ -5,11 +5,11 @@ import { quietAfter, SEND_WINDOW_MS } from "../domain/absence.ts";
 import type { Event } from "../domain/job.ts";
 import { lookDelayMs } from "../domain/pacing.ts";
 import type { Answer, Completed, Order } from "../domain/provider.ts";
-import { type Account, modelOfRun, reroute } from "../domain/routing.ts";
+import { type Account, modelOfRun } from "../domain/routing.ts";
 import type { Run } from "../domain/run.ts";
 import { learn } from "../learn.ts";
 import { toEndEvents } from "./ends.ts";
-import { noteOf, type Prepared, prepare, unsentAt } from "./preparation.ts";
+import { noteOf, type Prepared, prepare, rerouted, unsentAt } from "./preparation.ts";
 import type { Services } from "./services.ts";
 
 /** After the provider was told to stop: until then it may still report an end. */
@@ -50,7 +50,7 @@ async function send(services: Services, record: JobRecord, variant: number, prep
   };
   const intended: Event = { type: "intended", at, run };
   // What cannot be ordered at all is written down as an order that was declined, and nothing is sent.
-  const events = refusal ? [intended, toEvent(refusal, run.id, at, record.createdAt)] : [intended];
+  const events = refusal ? [intended, toEvent(refusal, run.id, at)] : [intended];
   const committed = await learn(services, record.job.id, events, { epoch: record.epoch });
   if (refusal) return;
   if (!committed.changed) return unsentAt(services, provider.name, run.id);
@@ -86,7 +86,7 @@ async function send(services: Services, record: JobRecord, variant: number, prep
           tookMs,
           answer,
         )
-      : [toEvent(reroute(answer, prepared.elsewhere, prepared.later), run.id, now, record.createdAt)];
+      : [toEvent(rerouted(record, answer, prepared), run.id, now)];
   if (isTaken)
     await recordBought(services, record.job.id, run, facts, answer.outcome === "submitted" ? { lookAt } : {});
   else await learn(services, record.job.id, facts);
@@ -153,10 +153,7 @@ export function toOrder(
   };
 }
 
-/** The longer a job has been put off, the more patiently it is tried: a provider that is down is not hammered. */
-const MOST_POSTPONE_MS = 60_000;
-
-function toEvent(answer: Exclude<Answer, Completed>, runId: string, at: Date, createdAt: Date): Event {
+function toEvent(answer: Exclude<Answer, Completed>, runId: string, at: Date): Event {
   switch (answer.outcome) {
     case "submitted":
       return { type: "submitted", at, runId, providerRunId: answer.providerRunId };
@@ -167,16 +164,12 @@ function toEvent(answer: Exclude<Answer, Completed>, runId: string, at: Date, cr
         type: "postponed",
         at,
         runId,
-        until: new Date(at.getTime() + Math.max(answer.retryAfterMs, patience(at, createdAt))),
+        until: new Date(at.getTime() + answer.retryAfterMs),
         failure: answer.failure,
       };
     case "lost":
       return { type: "lost", at, runId, detail: answer.detail };
   }
-}
-
-function patience(at: Date, createdAt: Date): number {
-  return Math.min(MOST_POSTPONE_MS, (at.getTime() - createdAt.getTime()) / 8);
 }
 
 export function providerOf(services: Pick<Services, "providers">, name: string): Account {
