@@ -73,15 +73,15 @@ begin
   return s;
 end $$;
 
--- The pace at a time: twice as fast for every half minute since it was learned, null once it is what it was before. By
--- time and not by orders: at one order in ten seconds, fourteen orders in which to double would take minutes. While
--- nothing has been accepted since the last 429 it does not grow.
+-- The pace at a time: twice as fast for every half minute since it was noted, null once it is what it was before. It
+-- grows with each order that is accepted, too (note_answer): but at one order in ten seconds that alone takes minutes to
+-- double. While nothing has been accepted since the last 429 it does not grow.
 create function grown_pace(s provider_states, p_per_second float8, at timestamptz) returns float8 language sql as $$
   with grown as (
     select s.pace * 2 ^ case when s.throttles > 0 then 0
       else least(greatest(extract(epoch from at - s.paced_at), 0) / 30, 20) end as pace
   )
-  -- Without a published limit, from the pace at which a first 429 takes half there is none again.
+  -- Without a published limit there is none again from the pace on of which a first 429 takes its share.
   select case when pace < coalesce(p_per_second, 8) then pace end from grown
 $$;
 
@@ -149,7 +149,8 @@ begin
       promised := greatest(promised, at + make_interval(secs => least((1 - s.level) / rate, 86400)));
     end if;
     promised := least(promised, greatest(s.not_before, at) + most_wait);
-    s.promised_at := promised + make_interval(secs => least(1 / coalesce(rate, 1), 60));
+    -- A learned pace will have grown by then: twice as many are told to come.
+    s.promised_at := promised + make_interval(secs => least(case when s.pace is null then 1 else 0.5 end / coalesce(rate, 1), 60));
     wait_seconds := extract(epoch from promised - at);
     canary := false;
   else
@@ -172,8 +173,8 @@ begin
 end $$;
 
 -- What became of a run that had its turn, in one word: accepted, answered (refused for what it asked), throttled (429),
--- silent (nobody knows, or nobody answered), provider_no_credit, provider_auth. Noted twice it changes nothing more: a
--- silence is counted once for each run, and a canary answers once.
+-- silent (nobody knows, or nobody answered), provider_no_credit, provider_auth. Noted twice it changes nothing more, but
+-- for a pace that grows: a silence is counted once for each run, and a canary answers once.
 create function note_answer(p_provider text, p_run uuid, p_says text, p_retry_seconds float8) returns void
 language plpgsql as $$
 declare
@@ -188,7 +189,11 @@ declare
   first_open constant float8 := 10;
   most_open constant float8 := 300;
   probe_pause constant interval := '60 seconds';
-  -- Orders a second of an account without a bucket, from which a first 429 takes half.
+  -- A 429 takes three tenths of the pace, and each order that is accepted gives a twentieth: where one order in eight is
+  -- refused whatever the pace, because it is the model that is busy, it does not shrink.
+  slower constant float8 := 0.7;
+  faster constant float8 := 1.05;
+  -- Orders a second of an account without a bucket, of which a first 429 takes its share.
   free_pace constant float8 := 8;
   -- What Replicate grants an account without credit, the least that anybody publishes. Who grants less says 429 again at
   -- once, and is asked ever more rarely for that.
@@ -204,7 +209,7 @@ begin
   select * into s from provider_states where provider = p_provider;
   -- All is well and was before: nothing is written.
   if p_says in ('accepted', 'answered') and (not found or (s.silent_runs = '{}' and s.openings = 0
-     and s.paused_reason is null and s.canary_run is null and s.throttles = 0)) then
+     and s.paused_reason is null and s.canary_run is null and s.pace is null)) then
     return;
   end if;
   s := lock_provider_state(p_provider);
@@ -241,7 +246,7 @@ begin
       -- Another one with nothing accepted in between says nothing about the pace: then nobody is served at all, and is
       -- told a Retry-After that is too short.
       if s.throttles = 0 then
-        s.pace := greatest(least_pace, coalesce(grown_pace(s, s.per_second, at), s.per_second, free_pace) / 2);
+        s.pace := greatest(least_pace, coalesce(grown_pace(s, s.per_second, at), s.per_second, free_pace) * slower);
         s.paced_at := at;
       else
         s.not_before := at + make_interval(secs => least(2 ^ least(s.throttles, 10), most_pause));
@@ -252,9 +257,10 @@ begin
     -- The first turn after it is there at once.
     s.level := 1; s.refilled_at := at;
     s.promised_at := greatest(s.promised_at, s.not_before);
-  elsif p_says = 'accepted' and s.throttles > 0 then
+  elsif p_says = 'accepted' and s.pace is not null then
+    s.pace := grown_pace(s, s.per_second, at) * faster;
+    s.paced_at := case when s.pace is not null then at end;
     s.throttles := 0;
-    s.paced_at := at;
   end if;
 
   if p_says in ('provider_no_credit', 'provider_auth') then

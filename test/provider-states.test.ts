@@ -165,7 +165,7 @@ test("no order is sent before the Retry-After of a 429, and afterwards one by on
 const paceOf = async (provider: string): Promise<number> =>
   (await sql`select pace from provider_states where provider = ${provider}`)[0]?.["pace"];
 
-test("a 429 halves the pace once, however many were under way; from the next order that is accepted it doubles every 30 s", async () => {
+test("a 429 takes three tenths of the pace once, however many were under way; time and orders that are accepted bring it back", async () => {
   const rate = { max: 600, seconds: 60 };
   const asked = async () => {
     await takeMany(1, "pace", { rate });
@@ -173,27 +173,38 @@ test("a 429 halves the pace once, however many were under way; from the next ord
   };
   await takeMany(3, "pace", { rate });
   for (let late = 0; late < 3; late++) await noteAnswer(one, "pace", run(), postponed("rate_limited", 10_000));
-  expect(await paceOf("pace")).toBe(4.5);
+  expect(await paceOf("pace")).toBeCloseTo(6.3, 9);
   // Nothing has been accepted yet: nobody knows whether this is slow enough.
   await passed("pace", "11 seconds");
-  expect(await asked()).toBe(4.5);
+  expect(await asked()).toBeCloseTo(6.3, 9);
+  await noteAnswer(one, "pace", run(), submitted);
+  expect(await paceOf("pace")).toBeCloseTo(6.3 * 1.05, 2);
+  await noteAnswer(one, "pace", run(), postponed("rate_limited", 1_000));
+  expect(await paceOf("pace")).toBeCloseTo(6.3 * 1.05 * 0.7, 1);
   await noteAnswer(one, "pace", run(), submitted);
   await passed("pace", "15 seconds");
-  expect(await asked()).toBeCloseTo(4.5 * Math.SQRT2, 1);
-  await noteAnswer(one, "pace", run(), postponed("rate_limited", 1_000));
-  expect(await paceOf("pace")).toBeCloseTo(4.5 / Math.SQRT2, 1);
-  await noteAnswer(one, "pace", run(), submitted);
-  await passed("pace", "60 seconds");
+  expect(await asked()).toBeCloseTo(6.3 * 1.05 * 0.7 * 1.05 * Math.SQRT2, 1);
+  await passed("pace", "30 seconds");
   expect(await asked()).toBeNull();
 });
 
+test("where one order in nine is refused whatever the pace, it does not shrink", async () => {
+  await noteAnswer(one, "moody", run(), postponed("rate_limited", 1_000));
+  for (let orders = 0; orders < 90; orders++) {
+    await passed("moody", "2 seconds");
+    await sql`update provider_states set paced_at = now() where provider = 'moody' and pace is not null`;
+    await noteAnswer(one, "moody", run(), orders % 9 === 0 ? postponed("rate_limited", 1_000) : submitted);
+  }
+  expect((await paceOf("moody")) ?? 8).toBeGreaterThan(5);
+});
+
 test("the pace is never below one order in ten seconds, and from there the usual one is back in three and a half minutes", async () => {
-  for (let storm = 0; storm < 12; storm++) {
+  for (let storm = 0; storm < 20; storm++) {
     await noteAnswer(one, "slow", run(), postponed("rate_limited", 1_000));
     await passed("slow", "2 seconds");
     await noteAnswer(one, "slow", run(), submitted);
   }
-  expect(await paceOf("slow")).toBe(0.1);
+  expect(await paceOf("slow")).toBeCloseTo(0.105, 3);
   const seen = [];
   for (let halfMinutes = 0; halfMinutes < 7; halfMinutes++) {
     await passed("slow", "30 seconds");
@@ -201,7 +212,7 @@ test("the pace is never below one order in ten seconds, and from there the usual
     const pace = await paceOf("slow");
     seen.push(pace === null ? null : Math.round(pace * 10) / 10);
   }
-  expect(seen).toEqual([0.2, 0.4, 0.8, 1.6, 3.2, 6.4, null]);
+  expect(seen).toEqual([0.2, 0.4, 0.8, 1.7, 3.4, 6.7, null]);
 });
 
 test("429 after 429 with nothing accepted in between is no matter of pace: it is asked ever more rarely, at least once a minute", async () => {
@@ -216,12 +227,12 @@ test("429 after 429 with nothing accepted in between is no matter of pace: it is
   };
   const seen = [];
   for (let storm = 0; storm < 8; storm++) seen.push(await told());
-  expect(seen).toEqual([2, 2, 4, 8, 16, 32, 60, 60].map((seconds) => [seconds, 4]));
+  expect(seen).toEqual([2, 2, 4, 8, 16, 32, 60, 60].map((seconds) => [seconds, 5.6]));
   // One that is accepted ends the series, and all go on at the pace of before.
   await noteAnswer(one, "refusing", run(), submitted);
   const [seconds, pace] = await told();
   expect(seconds).toBe(2);
-  expect(pace).toBeCloseTo(2, 1);
+  expect(pace).toBeCloseTo(5.6 * 1.05 * 0.7, 1);
 });
 
 test("a 429 is no failure: neither does it open the breaker nor pause the account", async () => {

@@ -160,6 +160,12 @@ export interface Postponed {
   readonly failure: Failure;
   readonly retryAfterMs: number;
 }
+export function declined(code: FailureCode, detail: string): Declined {
+  return { outcome: "declined", failure: failure(code, detail) };
+}
+export function postponed(code: FailureCode, detail: string, retryAfterMs: number): Postponed {
+  return { outcome: "postponed", failure: failure(code, detail), retryAfterMs };
+}
 /** Nobody knows: something was written, and no usable answer came back. Never send again on this ground. */
 export interface Lost {
   readonly outcome: "lost";

@@ -1,23 +1,23 @@
 import { z } from "zod";
-import { type FailureCode, failure } from "../domain/failure.ts";
+import type { FailureCode } from "../domain/failure.ts";
 import {
   type Answer,
-  type Declined,
   type Delivery,
+  declined,
   type Look,
   type OfferedFile,
   OfferRefused,
   type Order,
-  type Postponed,
   type Provider,
   ProviderUnreachable,
+  postponed,
   type RunRef,
   WebhookRefused,
 } from "../domain/provider.ts";
 import { type Adapter, type AdapterOptions, codeOfForbidden, isLoopback } from "./adapter.ts";
 import { isVerdict, modelFailure, type Problem, problemIn, verdictOf, wordsOf } from "./fal-result.ts";
 import { checkFalWebhook, makeFalKeys } from "./fal-webhook.ts";
-import { ask, type Call, parseJson, type Reply, retryAfterMs, sendOnce } from "./http.ts";
+import { ask, type Call, parseJson, printJson, type Reply, retryAfterMs, sendOnce } from "./http.ts";
 import { progressOf } from "./tqdm.ts";
 
 const BASE_URL = "https://queue.fal.run";
@@ -270,19 +270,3 @@ function splitModel(model: string): { readonly path: string; readonly app: strin
 
 const notAName = (model: string) => `"${model}" is not owner/name or owner/name/path`;
 const TRAINS_NOTHING = "fal trains nothing for us";
-
-function printJson(value: unknown): string | null {
-  try {
-    return JSON.stringify(value);
-  } catch {
-    return null;
-  }
-}
-
-function declined(code: FailureCode, detail: string): Declined {
-  return { outcome: "declined", failure: failure(code, detail) };
-}
-
-function postponed(code: FailureCode, detail: string, retryAfterMs: number): Postponed {
-  return { outcome: "postponed", failure: failure(code, detail), retryAfterMs };
-}

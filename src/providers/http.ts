@@ -279,6 +279,15 @@ export function parseJson(text: string): unknown {
   }
 }
 
+/** Null for what cannot be written as JSON. */
+export function printJson(value: unknown): string | null {
+  try {
+    return JSON.stringify(value) ?? null;
+  } catch {
+    return null;
+  }
+}
+
 /** The beginning of an answer, for a message that ends in our records: should it repeat our credential, not that. */
 function quote(body: string, call: Call): string {
   const credential = call.headers["authorization"]?.split(" ").at(-1);

@@ -3,6 +3,7 @@ import { type FailureCode, failure } from "../domain/failure.ts";
 import {
   type Answer,
   type Declined,
+  declined,
   type Look,
   type OfferedFile,
   OfferRefused,
@@ -10,6 +11,7 @@ import {
   type Postponed,
   type Provider,
   ProviderUnreachable,
+  postponed,
   postponedBy,
   type Resolved,
   type RunRef,
@@ -17,7 +19,7 @@ import {
 } from "../domain/provider.ts";
 import { type Adapter, type AdapterOptions, codeOfForbidden, isLoopback } from "./adapter.ts";
 import { isVerdict, verdictOf } from "./fal-result.ts";
-import { ask, type Call, parseJson, type Reply, retryAfterMs, sendOnce } from "./http.ts";
+import { ask, type Call, parseJson, printJson, type Reply, retryAfterMs, sendOnce } from "./http.ts";
 import { failureOf, Problem, pathOfRun, picturesIn, QueueStatus, wordsIn } from "./huggingface-reply.ts";
 
 const TOTAL_MS = 15_000;
@@ -300,20 +302,4 @@ function requestId({ headers }: Reply): string | null {
 
 function dataUrl(type: string, bytes: Buffer): string {
   return `data:${type};base64,${bytes.toString("base64")}`;
-}
-
-function printJson(value: unknown): string | null {
-  try {
-    return JSON.stringify(value);
-  } catch {
-    return null;
-  }
-}
-
-function declined(code: FailureCode, detail: string): Declined {
-  return { outcome: "declined", failure: failure(code, detail) };
-}
-
-function postponed(code: FailureCode, detail: string, retryAfterMs: number): Postponed {
-  return { outcome: "postponed", failure: failure(code, detail), retryAfterMs };
 }

@@ -3,18 +3,20 @@ import { type FailureCode, failure } from "../domain/failure.ts";
 import {
   type Answer,
   type Declined,
+  declined,
   type OfferedFile,
   OfferRefused,
   type Order,
   type Postponed,
   type Provider,
   ProviderUnreachable,
+  postponed,
   postponedBy,
   type Resolved,
   WebhookRefused,
 } from "../domain/provider.ts";
 import { type Adapter, type AdapterOptions, codeOfForbidden, isLoopback } from "./adapter.ts";
-import { ask, type Call, parseJson, type Reply, retryAfterMs, sendOnce } from "./http.ts";
+import { ask, type Call, parseJson, printJson, type Reply, retryAfterMs, sendOnce } from "./http.ts";
 
 const TOTAL_MS = 15_000;
 /** Of a call that is the whole run: Poe advises 10 min or more for films, and what is not heard is spent all the same. */
@@ -226,20 +228,4 @@ function waitMs(reply: Reply): number {
   const seconds = Number(reply.headers["x-ratelimit-reset-requests"] ?? "");
   const isTold = reply.headers["retry-after"] !== undefined || !(seconds > 0 && seconds <= 600);
   return isTold ? retryAfterMs(reply) : Math.max(500, seconds * 1_000);
-}
-
-function printJson(value: unknown): string | null {
-  try {
-    return JSON.stringify(value);
-  } catch {
-    return null;
-  }
-}
-
-function declined(code: FailureCode, detail: string): Declined {
-  return { outcome: "declined", failure: failure(code, detail) };
-}
-
-function postponed(code: FailureCode, detail: string, retryAfterMs: number): Postponed {
-  return { outcome: "postponed", failure: failure(code, detail), retryAfterMs };
 }

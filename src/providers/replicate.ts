@@ -1,12 +1,13 @@
 import type { WebhookEventType } from "replicate";
 import { FormData } from "undici";
 import { z } from "zod";
-import { type Failure, type FailureCode, failure } from "../domain/failure.ts";
+import type { FailureCode } from "../domain/failure.ts";
 import {
   type Answer,
   type Declined,
   type Delivery,
   type Destination,
+  declined,
   type Found,
   type Holder,
   type Look,
@@ -16,13 +17,14 @@ import {
   type Postponed,
   type Provider,
   ProviderUnreachable,
+  postponed,
   postponedBy,
   type Resolved,
   type RunRef,
   WebhookRefused,
 } from "../domain/provider.ts";
 import { type Adapter, type AdapterOptions, isLoopback } from "./adapter.ts";
-import { ask, type Call, parseJson, type Reply, retryAfterMs, sendOnce } from "./http.ts";
+import { ask, type Call, parseJson, printJson, type Reply, retryAfterMs, sendOnce } from "./http.ts";
 import { noPlace, placeOf } from "./replicate-place.ts";
 import { ListedPrediction, likeness, lookOf, lookOfTraining, Prediction } from "./replicate-prediction.ts";
 import { checkStandardWebhook } from "./standard-webhook.ts";
@@ -360,21 +362,4 @@ function refusalOf(status: number, title: string): FailureCode {
 function problemIn(body: string): z.infer<typeof Problem> | null {
   const problem = Problem.safeParse(parseJson(body)).data;
   return problem && (problem.detail ?? problem.title) !== undefined ? problem : null;
-}
-
-function printJson(value: unknown): string | null {
-  try {
-    return JSON.stringify(value);
-  } catch {
-    return null;
-  }
-}
-
-function declined(code: FailureCode, detail: string): Declined {
-  return { outcome: "declined", failure: failure(code, detail) };
-}
-
-function postponed(code: FailureCode, detail: string, retryAfterMs: number): Postponed {
-  const why: Failure = failure(code, detail);
-  return { outcome: "postponed", failure: why, retryAfterMs };
 }

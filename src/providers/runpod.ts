@@ -1,9 +1,10 @@
 import { z } from "zod";
-import { type FailureCode, failure } from "../domain/failure.ts";
+import type { FailureCode } from "../domain/failure.ts";
 import {
   type Answer,
   type Declined,
   type Delivery,
+  declined,
   type Load,
   type Look,
   type OfferedFile,
@@ -12,13 +13,14 @@ import {
   type Postponed,
   type Provider,
   ProviderUnreachable,
+  postponed,
   postponedBy,
   type Resolved,
   type RunRef,
   WebhookRefused,
 } from "../domain/provider.ts";
 import { type Adapter, type AdapterOptions, codeOfForbidden, isLoopback } from "./adapter.ts";
-import { ask, type Call, parseJson, type Reply, retryAfterMs, sendOnce } from "./http.ts";
+import { ask, type Call, parseJson, printJson, type Reply, retryAfterMs, sendOnce } from "./http.ts";
 import { ENDED, failureOf, Job, lookOf } from "./runpod-job.ts";
 
 const TOTAL_MS = 15_000;
@@ -274,20 +276,4 @@ function isPage(body: string): boolean {
 
 function within({ min, max }: { readonly min: number; readonly max: number }, value: number): number {
   return Math.min(max, Math.max(min, value));
-}
-
-function printJson(value: unknown): string | null {
-  try {
-    return JSON.stringify(value);
-  } catch {
-    return null;
-  }
-}
-
-function declined(code: FailureCode, detail: string): Declined {
-  return { outcome: "declined", failure: failure(code, detail) };
-}
-
-function postponed(code: FailureCode, detail: string, retryAfterMs: number): Postponed {
-  return { outcome: "postponed", failure: failure(code, detail), retryAfterMs };
 }

@@ -8,8 +8,20 @@ type Verdict =
   /** `forged`: no signature fits any of our secrets; a newer secret may. Each reason tells what to look at. */
   | { readonly verdict: "unsigned" | "stale" | "forged"; readonly reason: string };
 
+/** What of Standard Webhooks a sender does in its own way. */
+export interface Scheme {
+  readonly version: string;
+  /** Of a signature, behind the version. */
+  readonly form: RegExp;
+  readonly encoding: "base64" | "hex";
+  /** Throws on a secret without a key: an empty key would accept what anybody can sign. */
+  keyOf(secret: string): string | Buffer;
+}
+
+const V1: Scheme = { version: "v1", form: /^/, encoding: "base64", keyOf };
+
 /**
- * Standard Webhooks, symmetric scheme v1. Several secrets may be valid at once, and several signatures present: that
+ * Standard Webhooks, by default the symmetric scheme v1. Several secrets may be valid at once, and several signatures present: that
  * is how secrets are rotated. `rawBody` must be the body as it came; parsed and printed again it has other bytes.
  */
 export function checkStandardWebhook(
@@ -17,6 +29,7 @@ export function checkStandardWebhook(
   rawBody: string,
   secrets: readonly string[],
   now: Date,
+  scheme = V1,
 ): Verdict {
   const deliveryId = headers["webhook-id"];
   const timestamp = headers["webhook-timestamp"];
@@ -40,17 +53,18 @@ export function checkStandardWebhook(
 
   const offered = signatures
     .split(" ")
-    .filter((entry) => entry.startsWith("v1,"))
-    .map((entry) => Buffer.from(entry.slice(3), "base64"));
+    .flatMap((entry) => (entry.startsWith(`${scheme.version},`) ? [entry.slice(scheme.version.length + 1)] : []))
+    .filter((signature) => scheme.form.test(signature))
+    .map((signature) => Buffer.from(signature, scheme.encoding));
   const expected = secrets.map((secret) =>
-    createHmac("sha256", keyOf(secret)).update(`${deliveryId}.${timestamp}.${rawBody}`).digest(),
+    createHmac("sha256", scheme.keyOf(secret)).update(`${deliveryId}.${timestamp}.${rawBody}`).digest(),
   );
   const fits = expected.some((mac) => offered.some((it) => it.length === mac.length && timingSafeEqual(it, mac)));
   if (fits) return { verdict: "genuine", deliveryId };
   return {
     verdict: "forged",
     reason:
-      "no v1 signature fits our webhook secret. Either it is forged, or the secret is that of another account, " +
+      `no ${scheme.version} signature fits our webhook secret. Either it is forged, or the secret is that of another account, ` +
       "or something in front of us rewrites the body.",
   };
 }

@@ -1,10 +1,11 @@
 import { z } from "zod";
-import { type FailureCode, failure } from "../domain/failure.ts";
+import type { FailureCode } from "../domain/failure.ts";
 import {
   type Answer,
   type Declined,
   type Delivery,
   type Destination,
+  declined,
   type Found,
   type Look,
   type OfferedFile,
@@ -13,15 +14,17 @@ import {
   type Postponed,
   type Provider,
   ProviderUnreachable,
+  postponed,
   postponedBy,
   type Resolved,
   type RunRef,
   WebhookRefused,
 } from "../domain/provider.ts";
 import { type Adapter, type AdapterOptions, codeOfForbidden, isLoopback } from "./adapter.ts";
-import { ask, type Call, parseJson, type Reply, retryAfterMs, sendOnce } from "./http.ts";
+import { ask, type Call, parseJson, printJson, type Reply, retryAfterMs, sendOnce } from "./http.ts";
+import { checkStandardWebhook } from "./standard-webhook.ts";
 import { failureOf, isEnded, ListedPrediction, likeness, lookOf, Prediction } from "./wavespeed-prediction.ts";
-import { checkWaveSpeedWebhook, waveSpeedKeyOf } from "./wavespeed-webhook.ts";
+import { WAVESPEED_V3, waveSpeedKeyOf } from "./wavespeed-webhook.ts";
 import { makeWebhookSecret } from "./webhook-secret.ts";
 
 const TOTAL_MS = 15_000;
@@ -227,7 +230,7 @@ function makeWaveSpeed(options: AdapterOptions): Provider {
     headers: Readonly<Record<string, string | undefined>>,
     rawBody: string,
   ): Promise<Delivery> {
-    const check = () => checkWaveSpeedWebhook(headers, rawBody, secret.known(), clock());
+    const check = () => checkStandardWebhook(headers, rawBody, secret.known(), clock(), WAVESPEED_V3);
     let verdict = check();
     if (verdict.verdict === "forged" && (await secret.renew())) verdict = check();
     if (verdict.verdict === "forged" && secret.known().length === 0)
@@ -309,23 +312,7 @@ function envelopeIn(body: string): Envelope | null {
   return Envelope.safeParse(parseJson(body)).data ?? null;
 }
 
-function printJson(value: unknown): string | null {
-  try {
-    return JSON.stringify(value);
-  } catch {
-    return null;
-  }
-}
-
 /** Two to four names: a path that leads nowhere else. */
 function isModel(model: string): boolean {
   return /^[a-z0-9][\w.-]*(\/[a-z0-9][\w.-]*){1,3}$/i.test(model) && !/^(predictions|media|webhook)\//i.test(model);
-}
-
-function declined(code: FailureCode, detail: string): Declined {
-  return { outcome: "declined", failure: failure(code, detail) };
-}
-
-function postponed(code: FailureCode, detail: string, retryAfterMs: number): Postponed {
-  return { outcome: "postponed", failure: failure(code, detail), retryAfterMs };
 }
