@@ -1,8 +1,19 @@
 import { defineConfig } from "vitest/config";
 import { findChromium, findRedis } from "./test/rig/programs.ts";
 
-/** Two cores here and in CI: more workers only make each other's waits longer. No retries: a flaky test is a bug. */
-const limits = { maxWorkers: 2, testTimeout: 30_000, hookTimeout: 60_000, retry: 0, pool: "forks" as const };
+/**
+ * Two cores here and in CI, and most tests wait: a fourth worker only makes the others' waits longer. Files share the
+ * modules of their worker, which loading them anew for each of a hundred files would cost two minutes of. No retries: a
+ * flaky test is a bug.
+ */
+const limits = {
+  maxWorkers: 3,
+  isolate: false,
+  testTimeout: 30_000,
+  hookTimeout: 60_000,
+  retry: 0,
+  pool: "forks" as const,
+};
 
 /** What misses is said, or refused, by the global setup. */
 const hasRedis = findRedis() !== null;

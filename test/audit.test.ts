@@ -1,4 +1,3 @@
-import { spawn } from "node:child_process";
 import type { Logger } from "pino";
 import postgres from "postgres";
 import { v7 as uuidv7 } from "uuid";
@@ -14,6 +13,7 @@ import type { Spent } from "../src/domain/run.ts";
 import { makeMetrics } from "../src/metrics.ts";
 import { audit } from "../src/workers/audit.ts";
 import { makeApp } from "./rig/apps.ts";
+import { darkroom } from "./rig/compiled.ts";
 import { createDatabase, dropDatabases, freshDatabase } from "./rig/database.ts";
 import { makeRequest } from "./rig/requests.ts";
 import { type Spine, startSpine } from "./rig/spine.ts";
@@ -477,21 +477,12 @@ describe("what was planted", () => {
   });
 
   describe("the command line", () => {
-    const darkroom = async (url: string | undefined, ...args: string[]) => {
-      const child = spawn(process.execPath, ["--import", "tsx", "src/main.ts", "audit", ...args], {
-        env: { PATH: process.env["PATH"] ?? "", ...(url ? { DATABASE_URL: url } : {}) },
-        timeout: 20_000,
-      });
-      let [out, err] = ["", ""];
-      child.stdout.on("data", (chunk) => (out += chunk));
-      child.stderr.on("data", (chunk) => (err += chunk));
-      const code = await new Promise<number | null>((resolve) => child.once("close", resolve));
-      return { code, out, err };
-    };
+    const run = (url: string | undefined, ...args: string[]) =>
+      darkroom(["audit", ...args], url ? { DATABASE_URL: url } : {});
 
     test("says what was checked, and ends with 0 when all is well", async () => {
       const { url } = await copy();
-      const { code, out } = await darkroom(url);
+      const { code, out } = await run(url);
       expect(out).toMatch(/^✔ balance +0 — a bucket of an account/);
       expect(out).toMatch(/\nread 4 accounts, \d+ entries, 8 jobs and 12 runs in \d+\.\d s\n/);
       expect(out.trim().split("\n").at(-1)).toBe(`${CHECKS.length} checks passed, 0 failed`);
@@ -501,13 +492,13 @@ describe("what was planted", () => {
     test("shows what does not add up, and ends with 1", async () => {
       const { url, sql } = await copy();
       await sql`update jobs set epoch = epoch + 1, due_at = now() - interval '6 minutes' where id = ${ids.pending}`;
-      const { code, out } = await darkroom(url);
+      const { code, out } = await run(url);
       expect(out).toMatch(/✖ job_overdue +1 — a live job/);
       expect(out).toContain(`    {"due_at":`);
       expect(out).toContain(ids.pending);
       expect(out).toMatch(/, 1 failed\n$/);
       expect(code).toBe(1);
-      const asJson = await darkroom(url, "--json");
+      const asJson = await run(url, "--json");
       expect(firing(JSON.parse(asJson.out).checks)).toMatchObject([{ name: "job_overdue", count: 1 }]);
       expect(asJson.code).toBe(1);
     });
@@ -515,15 +506,15 @@ describe("what was planted", () => {
     test("without a database that it can read ends with 78 and one line", async () => {
       const empty = await createDatabase(inject("databaseUrl"), `${template}_empty`);
       opened.push(() => dropDatabases(inject("databaseUrl"), `${template}_empty`));
-      const unmigrated = await darkroom(empty);
+      const unmigrated = await run(empty);
       expect(unmigrated).toMatchObject({ code: 78, out: "" });
       expect(unmigrated.err).toMatch(/^darkroom: the database lacks \d+ migrations: run `npm run migrate` first\n$/);
-      const nobody = await darkroom("postgres://me:secret@127.0.0.1:1/x");
+      const nobody = await run("postgres://me:secret@127.0.0.1:1/x");
       expect(nobody).toMatchObject({ code: 78, out: "" });
       expect(nobody.err).toMatch(
         /^darkroom: the database 127.0.0.1:1\/x cannot be reached .*: check DATABASE_URL.*\n$/,
       );
-      const none = await darkroom(undefined);
+      const none = await run(undefined);
       expect(none.code).toBe(78);
       expect(none.err).toMatch(/DATABASE_URL is missing/);
       expect(none.err).not.toMatch(/AI_PROVIDER|SIGNING_SECRET|\n {4}at /);

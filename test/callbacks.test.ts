@@ -1,8 +1,8 @@
-import { spawn } from "node:child_process";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { callbackSecret } from "../src/callback-signing.ts";
 import { makeGuardedPost, PostRefused, targetProblem } from "../src/storage/guarded-post.ts";
 import { type Backend, startBackend } from "./rig/backend.ts";
+import { darkroom } from "./rig/compiled.ts";
 import { makeProcesses } from "./rig/processes.ts";
 import { type Spine, startSpine } from "./rig/spine.ts";
 
@@ -226,13 +226,7 @@ test("a repetition is refused for a job that has not ended, has nobody to tell, 
 });
 
 test("the command line prints the secret that an app's callbacks are signed with", async () => {
-  const child = spawn(process.execPath, ["--import", "tsx", "src/main.ts", "keys", "callback-secret", "demo"], {
-    env: { PATH: process.env["PATH"] ?? "", SIGNING_SECRET: spine.config.SIGNING_SECRET },
-    timeout: 25_000,
-  });
-  let out = "";
-  child.stdout.on("data", (chunk) => (out += chunk));
-  await new Promise((resolve) => child.once("close", resolve));
+  const { out } = await darkroom(["keys", "callback-secret", "demo"], { SIGNING_SECRET: spine.config.SIGNING_SECRET });
   expect(out.trim()).toBe(callbackSecret(spine.config.SIGNING_SECRET, "demo"));
   expect(out).toMatch(/^whsec_[A-Za-z0-9+/]{43}=\n$/);
 });

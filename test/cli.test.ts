@@ -1,22 +1,6 @@
 import { spawn } from "node:child_process";
 import { expect, inject, test } from "vitest";
-
-/** Runs the program as an operator would; ended after 20 s. */
-async function darkroom(
-  args: string[],
-  env: Record<string, string> = {},
-): Promise<{ code: number | null; out: string; err: string }> {
-  const child = spawn(process.execPath, ["--import", "tsx", "src/main.ts", ...args], {
-    env: { PATH: process.env["PATH"] ?? "", ...env },
-    timeout: 20_000,
-  });
-  let out = "";
-  let err = "";
-  child.stdout.on("data", (chunk) => (out += chunk));
-  child.stderr.on("data", (chunk) => (err += chunk));
-  const code = await new Promise<number | null>((resolve) => child.once("close", resolve));
-  return { code, out, err };
-}
+import { darkroom } from "./rig/compiled.ts";
 
 test("a wrong environment ends the api and the worker with code 78 and every problem", async () => {
   for (const command of ["api", "worker", "doctor"]) {

@@ -1,10 +1,9 @@
-import { execFile } from "node:child_process";
-import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import { startSandbox } from "../sandbox/sandbox.ts";
 import type { Config } from "../src/config.ts";
 import { freePort } from "../src/db/embedded.ts";
 import { doctorReport, examine, type Finding } from "../src/doctor.ts";
+import { darkroom } from "./rig/compiled.ts";
 import { asEnv, type Spine, startSpine } from "./rig/spine.ts";
 
 vi.setConfig({ testTimeout: 60_000 });
@@ -86,21 +85,11 @@ test("an address behind which there is nobody, somebody else, or an API with ano
 });
 
 test("on the command line it says what is broken, and ends with exit code 1", async () => {
-  const env = { ...asEnv(spine.config), PATH: process.env["PATH"] ?? "" };
-  const run = async (more: Record<string, string>) => {
-    const child = promisify(execFile)(process.execPath, ["--import", "tsx", "src/main.ts", "doctor"], {
-      env: { ...env, ...more },
-      timeout: 50_000,
-    });
-    return child.then(
-      ({ stdout }) => ({ code: 0, stdout }),
-      (error: { code: number; stdout: string }) => error,
-    );
-  };
-  expect(await run({})).toMatchObject({ code: 0, stdout: expect.stringMatching(/^✔ configuration .*\n/) });
+  const run = (more: Record<string, string>) => darkroom(["doctor"], { ...asEnv(spine.config), ...more });
+  expect(await run({})).toMatchObject({ code: 0, out: expect.stringMatching(/^✔ configuration .*\n/) });
   const nowhere = `postgres://nobody@127.0.0.1:${await freePort()}/none`;
-  const { code, stdout } = await run({ DATABASE_URL: nowhere, REDIS_URL: spine.config.REDIS_URL ?? "" });
+  const { code, out } = await run({ DATABASE_URL: nowhere, REDIS_URL: spine.config.REDIS_URL ?? "" });
   expect(code).toBe(1);
-  expect(stdout).toMatch(/✖ database .*→ Start Postgres, or correct DATABASE_URL/);
-  expect(stdout).toMatch(/✔ sandbox: token/);
+  expect(out).toMatch(/✖ database .*→ Start Postgres, or correct DATABASE_URL/);
+  expect(out).toMatch(/✔ sandbox: token/);
 }, 120_000);

@@ -25,7 +25,7 @@ afterAll(async () => {
 // None of one test acts in the next.
 afterEach(() => processes.stopAll());
 
-const STRUCK_MS = 40_000;
+const STRUCK_MS = 90_000;
 /** What leads to the points that an ordinary job does not pass. */
 const PROMPTS: Partial<Record<FaultPoint, string>> = {
   // A callback would tell its id before anybody needs the list.

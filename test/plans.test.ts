@@ -1,4 +1,3 @@
-import { spawn } from "node:child_process";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import { makeLogger, type Program, startApi } from "../src/compose.ts";
 import { freePort } from "../src/db/embedded.ts";
@@ -9,6 +8,7 @@ import { makeMetrics } from "../src/metrics.ts";
 import { makeLocalStorage } from "../src/storage/local.ts";
 import { chores } from "../src/workers/chores.ts";
 import { makeApp } from "./rig/apps.ts";
+import { darkroom } from "./rig/compiled.ts";
 import { type Answer, type Spine, startSpine } from "./rig/spine.ts";
 
 const free = { ...UNLIMITED, dailyAllowance: 5, maxSide: 1_024, rates: { request: { max: 10, seconds: 60 } } };
@@ -178,21 +178,14 @@ test("an app that is switched off accepts nothing from the next statement on; wh
 }, 120_000);
 
 test("an operator turns the switch from the command line", async () => {
-  const darkroom = async (...args: string[]) => {
-    const env = { PATH: process.env["PATH"] ?? "", DATABASE_URL: spine.config.DATABASE_URL };
-    const child = spawn(process.execPath, ["--import", "tsx", "src/main.ts", ...args], { env, timeout: 60_000 });
-    let said = "";
-    for (const stream of [child.stdout, child.stderr]) stream.on("data", (chunk) => (said += chunk));
-    const code = await new Promise<number | null>((resolve) => child.once("close", resolve));
-    return { code, said };
-  };
-  expect(await darkroom("settings", "set", "app_enabled", "false")).toMatchObject({ code: 0 });
+  const run = (...args: string[]) => darkroom(["settings", ...args], { DATABASE_URL: spine.config.DATABASE_URL });
+  expect(await run("set", "app_enabled", "false")).toMatchObject({ code: 0 });
   expect((await send(wish("hal"))).status).toBe(503);
-  expect((await darkroom("settings", "list")).said).toContain("*\tapp_enabled\tfalse");
-  expect(await darkroom("settings", "set", "app_enabled", "true")).toMatchObject({ code: 0 });
+  expect((await run("list")).out).toContain("*\tapp_enabled\tfalse");
+  expect(await run("set", "app_enabled", "true")).toMatchObject({ code: 0 });
   expect((await send(wish("hal"))).status).toBe(202);
-  expect(await darkroom("settings", "set", "app_enabled", "maybe")).toMatchObject({ code: 1 });
-  expect((await darkroom("settings", "set", "colour", "true")).said).toMatch(/app_enabled/);
+  expect(await run("set", "app_enabled", "maybe")).toMatchObject({ code: 1 });
+  expect((await run("set", "colour", "true")).err).toMatch(/app_enabled/);
   await allEnded();
 }, 180_000);
 

@@ -1,9 +1,9 @@
-import { execFile } from "node:child_process";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { hasDifferences, type ReconcileCommand, readInvoice, reconcile, reconcileReport } from "../src/reconcile.ts";
+import { darkroom } from "./rig/compiled.ts";
 import { type Spine, startSpine } from "./rig/spine.ts";
 
 let spine: Spine;
@@ -166,17 +166,13 @@ describe("a file", () => {
 
 test("the command ends with 0 when nothing differs, and with 1 when something does", async () => {
   const run = (path: string, ...more: string[]) =>
-    new Promise<{ code: number; out: string }>((resolve) => {
-      const args = ["--import", "tsx", "src/main.ts", "reconcile", "--provider", "sandbox", "--csv", path, ...more];
-      const env = { PATH: process.env["PATH"] ?? "", DATABASE_URL: spine.config.DATABASE_URL };
-      execFile(process.execPath, args, { env }, (error, out, err) =>
-        resolve({ code: typeof error?.code === "number" ? error.code : 0, out: out + err }),
-      );
+    darkroom(["reconcile", "--provider", "sandbox", "--csv", path, ...more], {
+      DATABASE_URL: spine.config.DATABASE_URL,
     });
   expect(await run(await invoice())).toMatchObject({ code: 0, out: expect.stringContaining("✔ another amount: 0") });
   const doctored = await run(await invoice((lines) => [...lines, { id: "stranger", cost: 1 }]), "--json");
   expect(doctored.code).toBe(1);
   expect(JSON.parse(doctored.out)).toMatchObject({ unknown: { count: 1, sample: [{ id: "stranger" }] } });
   const lacking = await run(await csv("a,b\n1,2\n"));
-  expect(lacking).toMatchObject({ code: 78, out: expect.stringMatching(/^darkroom: no column for/) });
+  expect(lacking).toMatchObject({ code: 78, err: expect.stringMatching(/^darkroom: no column for/) });
 }, 60_000);

@@ -1,4 +1,7 @@
 import { randomBytes } from "node:crypto";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import type { TestProject } from "vitest/node";
 import { startEmbeddedPostgres } from "../../src/db/embedded.ts";
 import { migrate } from "../../src/db/migrate.ts";
@@ -14,6 +17,8 @@ declare module "vitest" {
     /** Why the migrations failed, or empty: it concerns the tests that ask for a database, and no others. */
     readonly migrationProblem: string;
     readonly redisUrl: string | null;
+    /** Empty; for the programs, compiled once. */
+    readonly buildFolder: string;
   }
 }
 
@@ -38,10 +43,13 @@ export default async function setup(project: TestProject): Promise<() => Promise
   project.provide("databaseUrl", databaseUrl);
   project.provide("migrationProblem", migrationProblem);
   project.provide("redisUrl", redis?.url ?? null);
+  const buildFolder = await mkdtemp(join(tmpdir(), "darkroom-build-"));
+  project.provide("buildFolder", buildFolder);
 
   return async () => {
     if (redis !== null) await removeKeys(redis.url, run);
     await redis?.stop();
+    await rm(buildFolder, { recursive: true, force: true });
     await dropDatabases(databaseUrl, run);
     await embedded?.stop();
   };

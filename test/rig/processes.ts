@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { launch, type Program } from "../../demo/program.ts";
 import { freePort } from "../../src/db/embedded.ts";
+import { compiledMain } from "./compiled.ts";
 import { asEnv, type Spine } from "./spine.ts";
 
 export interface StartedProcess extends Program {
@@ -36,7 +37,7 @@ export async function makeProcesses(spine: Spine): Promise<Processes> {
       const name = `${command}-${started.length + 1}`;
       const program = launch({
         name,
-        args: ["src/main.ts", command],
+        args: [await compiledMain(), command],
         env: {
           PATH: process.env["PATH"] ?? "",
           ...asEnv(spine.config),
