@@ -81,8 +81,9 @@ create function grown_pace(s provider_states, p_per_second float8, at timestampt
     select s.pace * 2 ^ case when s.throttles > 0 then 0
       else least(greatest(extract(epoch from at - s.paced_at), 0) / 30, 20) end as pace
   )
-  -- Without a published limit there is none again from the pace on of which a first 429 takes its share.
-  select case when pace < coalesce(p_per_second, 8) then pace end from grown
+  -- Without a published limit there is none again from the pace on of which a first 429 takes its share. Then the burst
+  -- is back, too: what was refused long enough ago says nothing any more.
+  select case when s.throttles > 0 or pace < coalesce(p_per_second, 8) then pace end from grown
 $$;
 
 -- May this run be sent now? Answers go, or how long to wait, why, and since when that is so. Asked twice for one run it
@@ -134,7 +135,8 @@ begin
 
   s.pace := grown_pace(s, p_per_second, at);
   s.paced_at := case when s.pace is not null then at end;
-  rate := coalesce(s.pace, p_per_second);
+  -- Learned before anybody knew what is published, the pace may be the greater one.
+  rate := least(s.pace, p_per_second);
   most := case when s.pace is null then p_burst else 1 end;
   if rate is not null then
     -- A clock that was set back costs what would have been refilled, no more.
@@ -189,7 +191,7 @@ declare
   first_open constant float8 := 10;
   most_open constant float8 := 300;
   probe_pause constant interval := '60 seconds';
-  -- A 429 takes three tenths of the pace, and each order that is accepted gives a twentieth: where one order in eight is
+  -- A 429 takes three tenths of the pace, and each order that is accepted gives a twentieth: where one order in nine is
   -- refused whatever the pace, because it is the model that is busy, it does not shrink.
   slower constant float8 := 0.7;
   faster constant float8 := 1.05;
@@ -209,7 +211,7 @@ begin
   select * into s from provider_states where provider = p_provider;
   -- All is well and was before: nothing is written.
   if p_says in ('accepted', 'answered') and (not found or (s.silent_runs = '{}' and s.openings = 0
-     and s.paused_reason is null and s.canary_run is null and s.pace is null)) then
+     and s.paused_reason is null and s.canary_run is null and s.pace is null and s.throttles = 0)) then
     return;
   end if;
   s := lock_provider_state(p_provider);
@@ -257,7 +259,7 @@ begin
     -- The first turn after it is there at once.
     s.level := 1; s.refilled_at := at;
     s.promised_at := greatest(s.promised_at, s.not_before);
-  elsif p_says = 'accepted' and s.pace is not null then
+  elsif p_says = 'accepted' then
     s.pace := grown_pace(s, s.per_second, at) * faster;
     s.paced_at := case when s.pace is not null then at end;
     s.throttles := 0;

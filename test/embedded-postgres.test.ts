@@ -233,3 +233,8 @@ test("without its package it says what to do instead", async () => {
   };
   await expect(alone.startEmbeddedPostgres()).rejects.toThrow(/is not installed: .* Set DATABASE_URL to a Postgres/);
 });
+
+test("a port is told once, however many ask at a time", async () => {
+  const ports = await Promise.all(Array.from({ length: 300 }, () => freePort()));
+  expect(new Set(ports).size).toBe(300);
+});

@@ -255,6 +255,25 @@ test("a model that one account does not have any more is had from the other", as
   expect(bought(job)).toEqual(["fal"]);
 });
 
+test("an order that none of three accounts takes goes around once, and then waits", async ({ onTestFinished }) => {
+  const own = await startSpine({ env: { AI_PROVIDER: "sandbox:wavespeed,sandbox:fal,sandbox:runpod" } });
+  onTestFinished(() => own.stop());
+  // What is to be known of the model is known, so that nothing is asked before an order.
+  for (const face of ["wavespeed", "fal"] as const) {
+    await own.ended((await own.submit(generation(`before ${face} is busy`))).id);
+    own.sandbox.faults.add({ fault: "rate_limited", times: 1, match: { face } });
+  }
+  await own.ended((await own.submit(generation("both are busy"))).id);
+  await own.sql`delete from provider_states`;
+  await own.sandbox.close();
+  const { id } = await own.submit(generation("a hot potato"));
+  await new Promise((resolve) => setTimeout(resolve, 4_000));
+  const sent = await own.sql`
+    select detail ->> 'provider' as to from job_events where job_id = ${id} and type = 'intended' order by version`;
+  expect(sent.slice(0, 3).map(({ to }) => to)).toEqual(["sandbox_wavespeed", "sandbox_fal", "sandbox_runpod"]);
+  expect(sent.length).toBeLessThan(10);
+});
+
 test("an account that cannot be reached before anything was sent is passed over", async ({ onTestFinished }) => {
   const own = await startSpine({ workers: 0, env: { AI_PROVIDER: "sandbox,sandbox:fal" } });
   onTestFinished(() => own.stop());

@@ -63,10 +63,12 @@ test("while the account is out of credit submissions get 503 with the reason and
   expect(after).toEqual(charged);
 
   // The operator has paid: the very same request is taken.
-  const { out: said } = await resume("sandbox");
-  expect(said).toMatch(/sandbox takes orders again/);
+  expect(await resume("sandbox")).toMatchObject({ code: 0, out: expect.stringMatching(/sandbox takes orders again/) });
   await becomes(202, "order-7");
-  expect((await resume("sandbox")).err).toMatch(/neither paused nor left alone/);
+  expect(await resume("sandbox")).toMatchObject({
+    code: 1,
+    err: expect.stringMatching(/neither paused nor left alone/),
+  });
   expect(await spine.audit()).toMatchObject({ drift: 0 });
 }, 90_000);
 

@@ -223,6 +223,18 @@ describe("in trouble, an account stands behind those that are ready:", () => {
     });
   });
 
+  test("of three, who comes behind whoever did not take it is next, so that it goes around and passes nobody over", () => {
+    const three = { by: "order", order: ["replicate", "fal", "wavespeed"] } as const;
+    const names = (provider: string, code: "provider_busy" | "rate_limited" = "provider_busy") =>
+      line(["replicate", "fal", "wavespeed"], { alias: "flux-schnell", routing: three, refusedBy: { provider, code } })
+        .names;
+    expect(names("replicate")).toEqual(["fal", "wavespeed", "replicate"]);
+    expect(names("fal")).toEqual(["wavespeed", "replicate", "fal"]);
+    expect(names("wavespeed")).toEqual(["replicate", "fal", "wavespeed"]);
+    // It only waits for its turn there.
+    expect(names("fal", "rate_limited")).toEqual(["replicate", "fal", "wavespeed"]);
+  });
+
   test("a model that is gone at one is had from the other; gone everywhere, it is asked for all the same", () => {
     const routes = [gone("replicate", "black-forest-labs/flux-dev")];
     expect(line(["replicate", "fal"], { routing }, { routes })).toMatchObject({

@@ -291,16 +291,23 @@ function isRunning(program: Program): boolean {
   return program.child.exitCode === null && program.child.signalCode === null;
 }
 
+/** Whoever was told a port may listen on it later, or stop and listen on it again. */
+const told = new Set<number>();
+
+/** Free at the moment, and told to nobody else in this process. */
 export async function freePort(): Promise<number> {
   for (let tries = 0; tries < 100; tries += 1) {
     const port = randomInt(PORTS.from, PORTS.below);
+    if (told.has(port)) continue;
     const server = createServer().listen({ port, host: "127.0.0.1", exclusive: true });
     const free = await once(server, "listening").then(
       () => true,
       () => false,
     );
     server.close();
-    if (free) return port;
+    if (!free || told.has(port)) continue;
+    told.add(port);
+    return port;
   }
   throw new Error(`No free port between ${PORTS.from} and ${PORTS.below}`);
 }

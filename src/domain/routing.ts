@@ -181,13 +181,13 @@ function judge(
   const p50 = known?.p50 ?? model.expectedSeconds.p50;
   const p95 = known?.p95 ?? model.expectedSeconds.p95;
   const wait = waitSeconds(state, route.model, { p50, p95 }, now);
-  const refused = wanted.refusedBy?.provider === provider.name ? wanted.refusedBy.code : null;
-  const isGone = known?.status === "gone" || refused === "model_not_found";
+  const isMissed = wanted.refusedBy?.provider === provider.name && wanted.refusedBy.code === "model_not_found";
+  const isGone = known?.status === "gone" || isMissed;
   return {
     provider,
     model,
     route,
-    trouble: isGone ? "does not have the model" : (troubleOf(state, now) ?? (refused && REFUSED[refused]) ?? null),
+    trouble: isGone ? "does not have the model" : (troubleOf(state, now) ?? refusalOf(provider, wanted) ?? null),
     isGone,
     microUsd: costOf(route, now, {
       outputs: 1,
@@ -198,6 +198,11 @@ function judge(
     seconds: wait + p50,
     isLate: now.getTime() + (wait + p95) * 1_000 > wanted.deadlineAt.getTime(),
   };
+}
+
+/** What the account has said to the very order; undefined: nothing, or to come back in its turn. */
+function refusalOf({ name }: Account, { refusedBy }: Wanted): string | undefined {
+  return refusedBy?.provider === name ? REFUSED[refusedBy.code] : undefined;
 }
 
 const REFUSED: Partial<Record<FailureCode, string>> = {
@@ -253,10 +258,13 @@ function lineUp(found: readonly Judged[], { now }: Circumstances, wanted: Wanted
   const handicap = (each: Judged) =>
     each.isLate ? "would miss the deadline" : failures(each) > 0 ? "failed it before" : null;
   const inTrouble = ({ isGone, trouble }: Choice) => (isGone ? 2 : trouble === null ? 0 : 1);
-  return found
+  const line = found
     .toSorted(better)
-    .map((each, place) => ({ ...each, because: because(each), handicap: handicap(each), place }))
-    .toSorted((a, b) => inTrouble(a) - inTrouble(b) || a.place - b.place);
+    .map((each, place) => ({ ...each, because: because(each), handicap: handicap(each), place }));
+  // Who refused it is followed by those behind him: should nobody take it, it goes around, and passes nobody over.
+  const refused = line.findIndex(({ provider }) => refusalOf(provider, wanted) !== undefined);
+  const isPassed = ({ place }: Choice) => Number(place < refused);
+  return line.toSorted((a, b) => inTrouble(a) - inTrouble(b) || isPassed(a) - isPassed(b) || a.place - b.place);
 }
 
 function cheapestWords({ microUsd, seconds }: Judged, { deadlineAt }: Wanted, now: Date): string {

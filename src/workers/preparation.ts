@@ -19,7 +19,7 @@ export interface Prepared {
   readonly timeoutSeconds: number;
   /** Not null: nothing is to be sent. */
   readonly refusal: Declined | Postponed | null;
-  /** Another account is ready, should this one refuse for its own sake. */
+  /** Another account behind it in line is ready, should this one refuse for its own sake. */
   readonly elsewhere: boolean;
   /** Another account has the model, ready or not. */
   readonly later: boolean;
@@ -57,12 +57,15 @@ export async function prepare(
     }
     const words = new Map([...met].map(([name, { because }]) => [name, because]));
     const others = choices.line.filter((each) => each !== choice && !each.isGone);
+    // It goes around once without a pause, no more.
+    const isNext = ({ trouble, place, provider }: Choice) =>
+      trouble === null && place > choice.place && !met.has(provider.name);
     return {
       provider: choice.provider,
       run: { ...tried.order, routeWhy: whyOf(choices, choice, words) },
       timeoutSeconds: choice.model.timeoutSeconds,
       refusal: null,
-      elsewhere: others.some(({ trouble, provider }) => trouble === null && !met.has(provider.name)),
+      elsewhere: others.some(isNext),
       later: others.some(({ provider }) => mayServe(met.get(provider.name))),
       leave: tried.leave,
     };
@@ -127,14 +130,14 @@ async function tryAt(services: Services, record: JobRecord, choice: Choice, plan
   const leave = services.bulkheads.enter(name);
   if (!leave) {
     const why = failure("rate_limited", `as many orders of this process as may wait for ${name} at a time already do`);
-    const refusal = patiently(record, { outcome: "postponed", failure: why, retryAfterMs: NO_ROOM_MS });
+    const refusal: Postponed = { outcome: "postponed", failure: why, retryAfterMs: NO_ROOM_MS + patienceOf(record) };
     return { because: "answers slowly, and has orders enough to answer", refusal, isFinal: false };
   }
   let isReady = false;
   try {
     // Whom the fleet leaves alone is asked for nothing, unless it is this order's turn to try.
     const early = choice.trouble === null || choice.isGone ? null : await ask();
-    if (early && !early.go) return passed({ outcome: "postponed", ...early });
+    if (early && !early.go) return passed(patiently(record, { outcome: "postponed", ...early }));
     const order = await makeOrder(services, record, choice, plan).catch((error) => postponedBy(error, UNREACHABLE_MS));
     if ("outcome" in order) {
       // What our own files are refused for is no word of the account.
@@ -144,7 +147,7 @@ async function tryAt(services: Services, record: JobRecord, choice: Choice, plan
       return passed(order.outcome === "postponed" ? patiently(record, order) : order);
     }
     const turn = early ?? (await ask());
-    if (!turn.go) return passed({ outcome: "postponed", ...turn });
+    if (!turn.go) return passed(patiently(record, { outcome: "postponed", ...turn }));
     isReady = true;
     return { order, leave };
   } finally {
@@ -183,16 +186,19 @@ export function rerouted<T extends Answer>(
   { elsewhere = false, later = false }: Partial<Pick<Prepared, "elsewhere" | "later">>,
 ): T | Postponed {
   const next = reroute(answer, elsewhere, later);
-  // The pace of a throttled account is the fleet's to keep: whoever is old need not come last for it.
-  const isPaced = next.outcome !== "postponed" || next.failure.code === "rate_limited";
-  return isPaced || elsewhere ? next : patiently(record, next);
+  return next.outcome === "postponed" && !elsewhere ? patiently(record, next) : next;
 }
 
-/** The longer an order has been put off, the more rarely it is offered. Not for a turn: that is promised for a time. */
+/**
+ * The longer an order has been put off, the more rarely it is offered. Not where it waits for a turn: the pace of a
+ * throttled account is the fleet's to keep, and whoever is old need not come last for it.
+ */
 function patiently(record: JobRecord, refusal: Postponed): Postponed {
-  const ageMs = timeBy(record).getTime() - record.createdAt.getTime();
-  return { ...refusal, retryAfterMs: Math.max(refusal.retryAfterMs, patienceMs(ageMs)) };
+  if (refusal.failure.code === "rate_limited") return refusal;
+  return { ...refusal, retryAfterMs: Math.max(refusal.retryAfterMs, patienceOf(record)) };
 }
+
+const patienceOf = (record: JobRecord): number => patienceMs(timeBy(record).getTime() - record.createdAt.getTime());
 
 /** What it means for the order that nobody could be sent it. */
 function sumUp(record: JobRecord, { barred }: Choices, met: readonly Passed[]): Declined | Postponed {

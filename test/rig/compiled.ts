@@ -1,25 +1,38 @@
 import { spawn } from "node:child_process";
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { inject, vi } from "vitest";
 import { buildMain } from "../../chaos/build.ts";
 
 const ROOT = join(import.meta.dirname, "../..");
-const BUILD_MS = 60_000;
+/** More than buildMain gives itself. */
+const BUILD_MS = 130_000;
 const COMMAND_MS = 60_000;
 
 /** The path of the main program, compiled by the first of a whole run who asks: a start then takes half as long. */
 export async function compiledMain(): Promise<string> {
   const folder = inject("buildFolder");
-  const note = join(folder, "main.txt");
+  const note = join(folder, "built.json");
   const isFirst = await mkdir(join(folder, "begun")).then(
     () => true,
     () => false,
   );
-  if (isFirst) await writeFile(note, await buildMain(ROOT, folder));
-  const path = async () => (await readFile(note, "utf8")) || Promise.reject(new Error("the build is under way"));
-  return vi.waitFor(path, { timeout: BUILD_MS, interval: 100 });
+  if (isFirst) {
+    const built = await buildMain(ROOT, folder).then(
+      (main): Built => ({ main }),
+      (error): Built => ({ problem: String(error) }),
+    );
+    // Whole or not at all, for those who wait for it.
+    await writeFile(`${note}.new`, JSON.stringify(built));
+    await rename(`${note}.new`, note);
+  }
+  const text = await vi.waitFor(() => readFile(note, "utf8"), { timeout: BUILD_MS, interval: 100 });
+  const built: Built = JSON.parse(text);
+  if ("problem" in built) throw new Error(`The main program was not compiled: ${built.problem}`);
+  return built.main;
 }
+
+type Built = { readonly main: string } | { readonly problem: string };
 
 export interface Said {
   /** Null: it was ended, by a signal or for taking a minute. */
