@@ -225,6 +225,11 @@ export const PURCHASE_BUGS: readonly Bug[] = [
         find: "const NEWBORN_MS = 120_000;",
         replace: "const NEWBORN_MS = 120;",
       },
+      {
+        file: "src/workers/watch.ts",
+        find: "const GONE_AGAIN_MS = 30_000;",
+        replace: "const GONE_AGAIN_MS = 30;",
+      },
     ],
     scenario: "misbehaviour",
     caughtBy: ["unexplainedFailures"],

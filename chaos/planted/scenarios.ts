@@ -76,7 +76,7 @@ export const SCENARIOS = {
   misbehaviour: {
     orders: [
       { rule: { fault: "rate_limited=body", times: 1 } },
-      { directive: "get_missing=1" },
+      { directive: "get_missing=2" },
       // One try fetches three times.
       { directive: "output_truncated=4" },
     ],
