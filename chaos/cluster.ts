@@ -5,7 +5,7 @@ import { fileURLToPath } from "node:url";
 import { sql } from "drizzle-orm";
 import { launch, ProgramFailed } from "../demo/program.ts";
 import { connect, type Db, disconnect } from "../src/db/client.ts";
-import { freePort } from "../src/db/embedded.ts";
+import { freePorts } from "../src/db/embedded.ts";
 import { createKey } from "../src/db/keys.ts";
 import type { Redis } from "../test/rig/programs.ts";
 import { buildMain } from "./build.ts";
@@ -92,13 +92,8 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
     onStop(async () => proxy.close());
     return proxy;
   };
-  const ports = async (count: number) => {
-    const found = [];
-    while (found.length < count) found.push(await freePort());
-    return found;
-  };
-  const [apiPorts, workerPorts] = [await ports(options.apis), await ports(options.workers)];
-  const [sandboxPort = 0, storePort = 0] = await ports(2);
+  const [apiPorts, workerPorts] = [await freePorts(options.apis), await freePorts(options.workers)];
+  const [sandboxPort = 0, storePort = 0] = await freePorts(2);
   const proxies = {
     ingress: await proxyTo(...apiPorts),
     postgres: await proxyTo(postgres.port),

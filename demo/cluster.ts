@@ -3,7 +3,7 @@ import { mkdtempSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type EmbeddedPostgres, freePort, startEmbeddedPostgres } from "../src/db/embedded.ts";
+import { type EmbeddedPostgres, freePorts, startEmbeddedPostgres } from "../src/db/embedded.ts";
 import type { ProviderChoice } from "./options.ts";
 import { launch, type Program, ProgramFailed } from "./program.ts";
 
@@ -149,12 +149,6 @@ function providerEnv(
   if (provider.name === "replicate") return { AI_PROVIDER: "replicate", REPLICATE_API_TOKEN: provider.token };
   // The sandbox lists a run at once, so a lost answer is known to be lost sooner than at a real provider.
   return { AI_PROVIDER: accounts.join(","), SANDBOX_URL: sandbox ?? "", LOST_AFTER_SECONDS: "3" };
-}
-
-async function freePorts(count: number): Promise<number[]> {
-  const ports: number[] = [];
-  while (ports.length < count) ports.push(await freePort());
-  return ports;
 }
 
 function pick(env: NodeJS.ProcessEnv, names: readonly string[]): Record<string, string> {

@@ -1,4 +1,4 @@
-import { CATALOGUE, GPU_HOUR_USD, modelsOf } from "./domain/catalogue.ts";
+import { CATALOGUE, GPU_HOUR_USD, isOwn, modelsOf } from "./domain/catalogue.ts";
 import { KINDS, type KindName } from "./domain/kinds/kind.ts";
 import { type Account, isMeant, type Routing, routesOn } from "./domain/routing.ts";
 import type { Environment } from "./variables.ts";
@@ -162,7 +162,7 @@ function realAccounts(env: Keys): AccountPlan[] {
 /** The names that the catalogue has for what accounts of this api may have of their own. */
 function ownModels(api: string): string[] {
   const its = CATALOGUE.flatMap(({ routes }) => routes.filter((route) => route.api === api));
-  return [...new Set(its.map(({ model }) => model).filter((name) => name.startsWith("own/")))];
+  return [...new Set(its.map(({ model }) => model).filter(isOwn))];
 }
 
 /** own/flux-dev=acme/my-flux:0.001525, the dollars of a second on its hardware, which are not nothing. */

@@ -11,6 +11,7 @@ import { FileNotFound } from "../src/storage/storage.ts";
 import { dropInline, InlineRefused, keepInline, readingInline, sweepInline } from "../src/workers/inline.ts";
 import type { Services } from "../src/workers/services.ts";
 import { drainMs, type RunningWorker, startWorker } from "../src/workers/worker.ts";
+import { alone } from "./rig/alone.ts";
 import { makeProcesses } from "./rig/processes.ts";
 import { type Spine, startSpine } from "./rig/spine.ts";
 
@@ -78,15 +79,7 @@ function startWith(provider: Account, reach: Reach): RunningWorker {
       ...parts,
       providers: [provider],
       reach,
-      routingFor: () => ({ by: "cost" }),
-      webhookUrl: null,
-      lostAfterMs: 1_000,
-      maxFileBytes: spine.config.MAX_FILE_BYTES,
-      prefixOf: (appId) => `apps/${appId}`,
-      post: async () => {
-        throw new Error("nobody is called back here");
-      },
-      callbackSecretOf: () => "",
+      ...alone(spine.config),
     },
     parts.backend,
     { kinds: ["generation"], concurrency: 4 },

@@ -5,6 +5,7 @@ import type { Account } from "../src/domain/routing.ts";
 import { makeBulkheads } from "../src/workers/bulkheads.ts";
 import { readCircumstances } from "../src/workers/circumstances.ts";
 import { watch } from "../src/workers/watch.ts";
+import { alone } from "./rig/alone.ts";
 import { type Spine, startSpine } from "./rig/spine.ts";
 
 let spine: Spine;
@@ -32,15 +33,7 @@ function startWatch(look: Record<"hangs" | "answers", Account["look"]>) {
     stop: new AbortController().signal,
     circumstances: readCircumstances(parts.db),
     bulkheads: makeBulkheads(1),
-    routingFor: () => ({ by: "cost" }),
-    webhookUrl: null,
-    lostAfterMs: 1_000,
-    maxFileBytes: spine.config.MAX_FILE_BYTES,
-    prefixOf: (appId) => `apps/${appId}`,
-    post: async () => {
-      throw new Error("nobody is called back here");
-    },
-    callbackSecretOf: () => "",
+    ...alone(spine.config),
   });
 }
 

@@ -294,6 +294,11 @@ function isRunning(program: Program): boolean {
 /** Whoever was told a port may listen on it later, or stop and listen on it again. */
 const told = new Set<number>();
 
+/** As many different ones. */
+export async function freePorts(count: number): Promise<number[]> {
+  return Promise.all(Array.from({ length: count }, freePort));
+}
+
 /** Free at the moment, and told to nobody else in this process. */
 export async function freePort(): Promise<number> {
   for (let tries = 0; tries < 100; tries += 1) {

@@ -116,3 +116,6 @@ function unitsOf(per: Cost["per"], { outputs, seconds, filmSeconds, megapixels =
       return filmSeconds;
   }
 }
+
+/** Whether a route's model is an endpoint or a deployment of ours: it exists only where an account names it. */
+export const isOwn = (model: string): boolean => model.startsWith("own/");

@@ -1,4 +1,4 @@
-import { CATALOGUE, costOf, findModel, type Model, type Route } from "./catalogue.ts";
+import { CATALOGUE, costOf, findModel, isOwn, type Model, type Route } from "./catalogue.ts";
 import type { FailureCode } from "./failure.ts";
 import type { KindName } from "./kinds/kind.ts";
 import type { Answer, Load, Postponed, Provider } from "./provider.ts";
@@ -333,9 +333,6 @@ export function routesOn(account: Pick<Account, "api" | "models" | "secondMicroU
     .filter(({ api, model: name }) => api === account.api && (account.models?.includes(name) ?? !isOwn(name)))
     .map((route) => priced(route, account));
 }
-
-/** Endpoints that run a handler of ours exist only where an account names them. */
-const isOwn = (model: string) => model.startsWith("own/");
 
 function priced(route: Route, { secondMicroUsd: microUsd }: Pick<Account, "secondMicroUsd">): Route {
   return microUsd === undefined ? route : { ...route, costs: [{ from: route.costs[0].from, per: "second", microUsd }] };

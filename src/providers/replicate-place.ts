@@ -1,9 +1,5 @@
+import { isOwn } from "../domain/catalogue.ts";
 import type { AdapterOptions } from "./adapter.ts";
-
-/** Deployments of ours: "own/flux-dev". What they are called there is the account's, so it comes from its options. */
-const OWN = "own/";
-
-export const isOwn = (model: string): boolean => model.startsWith(OWN);
 
 /** Where runs of a model are bought. */
 export interface Place {
@@ -14,7 +10,7 @@ export interface Place {
   readonly pin: string | null;
 }
 
-/** Null: no name, or a deployment that this account does not have. */
+/** What our deployments are called is the account's own. Null: no name, or a deployment that this account does not have. */
 export function placeOf(model: string, endpoints: NonNullable<AdapterOptions["endpoints"]>): Place | null {
   if (!isOwn(model)) return splitName(model);
   const own = Object.hasOwn(endpoints, model) ? splitName(endpoints[model] ?? "") : null;

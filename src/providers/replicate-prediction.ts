@@ -1,9 +1,10 @@
 import { isDeepStrictEqual } from "node:util";
 import type { Status } from "replicate";
 import { z } from "zod";
+import { isOwn } from "../domain/catalogue.ts";
 import { type FailureCode, failure } from "../domain/failure.ts";
 import type { Look, Order } from "../domain/provider.ts";
-import { isCalled, isOwn, type Place } from "./replicate-place.ts";
+import { isCalled, type Place } from "./replicate-place.ts";
 import { progressOf } from "./tqdm.ts";
 
 /** Only what is read, and only `id` and `status` are insisted on: an ornament of an odd type must not hide a run. */

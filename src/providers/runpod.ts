@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { isOwn } from "../domain/catalogue.ts";
 import type { FailureCode } from "../domain/failure.ts";
 import {
   type Answer,
@@ -36,9 +37,6 @@ const UNAVAILABLE_RETRY_MS = 2_000;
 const EXECUTION_MS = { min: 5_000, max: 7 * 24 * 3_600_000 } as const;
 const TTL_MS = { min: 10_000, max: 7 * 24 * 3_600_000 } as const;
 
-/** Endpoints that run our own handler: "own/flux-dev". Their ids are the account's, so they come from its options. */
-const OWN = "own/";
-
 const Created = z.object({ id: z.string().min(1).max(200) });
 const Delivered = z.object({ id: z.string().min(1).max(200), status: z.string().max(100) });
 const Problem = z.object({
@@ -65,12 +63,12 @@ function makeRunpod(options: AdapterOptions): Provider {
   const seenAt = new Map<string, number>();
 
   function endpointOf(model: string): string | null {
-    if (model.startsWith(OWN)) return Object.hasOwn(endpoints, model) ? (endpoints[model] ?? null) : null;
+    if (isOwn(model)) return Object.hasOwn(endpoints, model) ? (endpoints[model] ?? null) : null;
     return /^[A-Za-z0-9][\w-]{0,199}$/.test(model) ? model : null;
   }
 
   function unknownModel(model: string): string {
-    if (!model.startsWith(OWN)) return `"${model}" is no id of an endpoint`;
+    if (!isOwn(model)) return `"${model}" is no id of an endpoint`;
     return `no endpoint is configured for "${model}" in the account "${name}": deploy the handler in examples/runpod-handler and name its endpoint in RUNPOD_ENDPOINTS`;
   }
 
@@ -149,7 +147,7 @@ function makeRunpod(options: AdapterOptions): Provider {
 
     const afterMs = Math.ceil(order.cancelAfterSeconds * 1_000);
     const body = printJson({
-      input: order.model.startsWith(OWN) ? { ...order.input, intent: intentOf(order, afterMs) } : order.input,
+      input: isOwn(order.model) ? { ...order.input, intent: intentOf(order, afterMs) } : order.input,
       ...(order.webhookUrl !== null && { webhook: order.webhookUrl }),
       policy: { executionTimeout: within(EXECUTION_MS, afterMs), ttl: within(TTL_MS, afterMs) },
     });

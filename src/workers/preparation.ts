@@ -137,17 +137,17 @@ async function tryAt(services: Services, record: JobRecord, choice: Choice, plan
   try {
     // Whom the fleet leaves alone is asked for nothing, unless it is this order's turn to try.
     const early = choice.trouble === null || choice.isGone ? null : await ask();
-    if (early && !early.go) return passed(patiently(record, { outcome: "postponed", ...early }));
+    if (early && !early.go) return passed(record, { outcome: "postponed", ...early });
     const order = await makeOrder(services, record, choice, plan).catch((error) => postponedBy(error, UNREACHABLE_MS));
     if ("outcome" in order) {
       // What our own files are refused for is no word of the account.
       const { code } = order.failure;
       if (code === "input_missing" || isOfferRefusal(code)) await unsentAt(services, name, plan.id);
       else await noteOf(services, record, { provider, model: choice.route.model, runId: plan.id }, order);
-      return passed(order.outcome === "postponed" ? patiently(record, order) : order);
+      return passed(record, order);
     }
     const turn = early ?? (await ask());
-    if (!turn.go) return passed(patiently(record, { outcome: "postponed", ...turn }));
+    if (!turn.go) return passed(record, { outcome: "postponed", ...turn });
     isReady = true;
     return { order, leave };
   } finally {
@@ -155,7 +155,8 @@ async function tryAt(services: Services, record: JobRecord, choice: Choice, plan
   }
 }
 
-function passed(refusal: Declined | Postponed): Passed {
+function passed(record: JobRecord, met: Declined | Postponed): Passed {
+  const refusal = met.outcome === "postponed" ? patiently(record, met) : met;
   const { code } = refusal.failure;
   const isElsewhere = code === "model_not_found" || isAccountTrouble(code) || isOfferRefusal(code);
   const isFinal = refusal.outcome === "declined" && !isElsewhere;
